@@ -1,0 +1,168 @@
+"""The file format of pipelines.yaml: what pydantic checks, and the JSON Schema for editors.
+
+Rules of this file: no I/O and no meaning. Whether names exist, paths are sound and the stages form
+a DAG is checked in ``load``, where mistakes get their line.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+from pydantic.json_schema import WithJsonSchema
+
+from nbtools.pipeline.values import seconds
+
+_VARIABLE = r"^[^\W\d]\w*$"
+
+
+def _duration(value: Any) -> Any:
+    return seconds(value) if isinstance(value, str | int | float) else value
+
+
+def _as_dataset(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _as_tracking(value: Any) -> Any:
+    return {"uri": value} if isinstance(value, str) else value
+
+
+def _as_mapping(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return {item: item for item in value}
+    return value
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": "^[0-9.hms ]+$"},
+            ],
+            "description": "Seconds, or a text such as 45s, 30m, 1h30m.",
+        }
+    ),
+]
+Params = Annotated[
+    dict[StrictStr, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": _VARIABLE},
+            "description": "Values by name; {secret: ENV_NAME} stays in the kernel's environment.",
+        }
+    ),
+]
+Bindings = Annotated[
+    dict[StrictStr, StrictStr],
+    BeforeValidator(_as_mapping),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+                {"type": "object", "additionalProperties": {"type": "string"}},
+            ],
+            "description": "Dataset names, or variable: dataset where the notebook calls it otherwise.",
+        }
+    ),
+]
+
+
+class DatasetEntry(_Strict):
+    """A named path with its contract."""
+
+    path: StrictStr = Field(
+        min_length=1, description="Path relative to the project; {param} makes a pattern."
+    )
+    schema_: StrictStr | None = Field(
+        None, alias="schema", description="pandera schema that the data must satisfy, as file.py:Name."
+    )
+    description: StrictStr = Field("", description="What the data are.")
+    owner: StrictStr = Field("", description="Whom to ask.")
+
+
+class StageEntry(_Strict):
+    """One notebook with params, inputs and outputs."""
+
+    notebook: StrictStr = Field(min_length=1, description="Path of the notebook, relative to the project.")
+    inputs: Bindings = Field(default_factory=dict, description="Datasets that the notebook reads.")
+    outputs: Bindings = Field(default_factory=dict, description="Datasets that the notebook writes.")
+    params: Params = Field(default_factory=dict, description="Params of this stage.")
+    matrix: dict[StrictStr, list[Any]] = Field(
+        default_factory=dict, description="Values by param; the stage runs once for each combination."
+    )
+    after: list[StrictStr] = Field(
+        default_factory=list, description="Stages to wait for although no dataset joins them."
+    )
+    timeout: Duration | None = Field(None, description="Budget of the whole notebook.")
+    retries: StrictInt | None = Field(None, ge=0, le=100, description="How often a failure is tried again.")
+    python: StrictStr | None = Field(None, description="Interpreter of the kernel; default: that of nbtools.")
+    cwd: StrictStr | None = Field(None, description="Working directory; default: the project folder.")
+    description: StrictStr = Field("", description="What the stage is for.")
+
+
+class PipelineEntry(_Strict):
+    """A named set of stages."""
+
+    stages: dict[StrictStr, StageEntry] = Field(min_length=1, description="Stages by name.")
+    params: Params = Field(default_factory=dict, description="Params of all stages of this pipeline.")
+    description: StrictStr = Field("", description="What the pipeline is for.")
+
+
+class DefaultsEntry(_Strict):
+    """What stages get that do not say otherwise."""
+
+    timeout: Duration | None = Field(None, description="Budget of each notebook.")
+    retries: StrictInt = Field(0, ge=0, le=100, description="How often a failure is tried again.")
+    python: StrictStr = Field("", description="Interpreter of the kernels.")
+    cwd: StrictStr = Field("", description="Working directory, relative to the project.")
+
+
+class TrackingEntry(_Strict):
+    """Where MLflow keeps the runs."""
+
+    uri: StrictStr = Field("", description="MLflow tracking URI; MLFLOW_TRACKING_URI wins over it.")
+    experiment: StrictStr = Field("", description="Name of the experiment; default: the project's name.")
+
+
+DatasetField = Annotated[
+    DatasetEntry,
+    BeforeValidator(_as_dataset),
+]
+TrackingField = Annotated[TrackingEntry, BeforeValidator(_as_tracking)]
+
+
+class Document(_Strict):
+    """An nbtools project."""
+
+    version: StrictInt = Field(ge=1, le=1, description="Version of this format.")
+    project: StrictStr = Field(min_length=1, max_length=200, description="Name of the project.")
+    pipelines: dict[StrictStr, PipelineEntry] = Field(min_length=1, description="Pipelines by name.")
+    params: Params = Field(default_factory=dict, description="Params of every stage that declares them.")
+    data: dict[StrictStr, DatasetField] = Field(default_factory=dict, description="Datasets by name.")
+    defaults: DefaultsEntry = Field(default_factory=DefaultsEntry, description="Defaults of all stages.")
+    tracking: TrackingField = Field(default_factory=TrackingEntry, description="Where MLflow keeps the runs.")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of pipelines.yaml."""
+    schema = Document.model_json_schema(by_alias=True)
+    datasets = schema["properties"]["data"]
+    datasets["additionalProperties"] = {"anyOf": [{"type": "string"}, datasets["additionalProperties"]]}
+    tracking = schema["properties"]["tracking"]
+    reference = tracking.pop("$ref", None)
+    schema["properties"]["tracking"] = {
+        **tracking,
+        "anyOf": [{"type": "string"}, {"$ref": reference} if reference else {"type": "object"}],
+    }
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "nbtools pipelines.yaml"
+    return schema

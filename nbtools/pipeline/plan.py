@@ -1,0 +1,264 @@
+"""What would run, and exactly why: every decision is made here, before anything happens.
+
+Rules of this file: no I/O. What is known of the workspace and the store comes in as functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from nbtools.errors import DataError, Problem
+from nbtools.pipeline.dag import Dag, Variant
+from nbtools.pipeline.fingerprint import Ingredients, differences, digest
+
+
+class Action(Enum):
+    """What a step needs."""
+
+    RUN = "run"
+    RESTORE = "restore"
+    NOTHING = "up to date"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A result that was committed: exactly one stands for each fingerprint.
+
+    Parameters
+    ----------
+    outputs
+        Digest of each output by variable.
+    sizes
+        Size in bytes of each output by variable.
+    executed, source
+        Digests of the executed notebook and of the notebook as it was before.
+    """
+
+    stage: str
+    fingerprint: str
+    ingredients: Ingredients
+    outputs: Mapping[str, str]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    executed: str = ""
+    source: str = ""
+    run: str = ""
+    tracking_run: str = ""
+    finished_at: float = 0.0
+    duration_s: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What planning may ask about the world.
+
+    Parameters
+    ----------
+    ingredients
+        Of a variant, all but its inputs.
+    digest_of
+        Digest of a path in the workspace; None if nothing is there.
+    completion_of
+        The completion with a fingerprint.
+    latest_of
+        The latest completion of a variant, by key.
+    is_stored
+        Whether the store holds the bytes of a digest.
+    """
+
+    ingredients: Callable[[Variant], Ingredients]
+    digest_of: Callable[[str], str | None]
+    completion_of: Callable[[str], Completion | None]
+    latest_of: Callable[[str], Completion | None]
+    is_stored: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A planned stage.
+
+    Parameters
+    ----------
+    reasons
+        Why, one sentence each; what matters most comes first.
+    ingredients, fingerprint
+        None and empty while an input is not known yet, because a stage before this one runs first.
+    completion
+        The result that is used if nothing runs.
+    """
+
+    variant: Variant
+    action: Action
+    reasons: tuple[str, ...]
+    ingredients: Ingredients | None = None
+    fingerprint: str = ""
+    completion: Completion | None = None
+
+    @property
+    def key(self) -> str:
+        """The variant's key."""
+        return self.variant.key
+
+    @property
+    def reason(self) -> str:
+        """All reasons as one line."""
+        return "; ".join(self.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps in running order."""
+
+    steps: tuple[Step, ...]
+
+    def to_run(self) -> tuple[Step, ...]:
+        """Return the steps whose notebooks would run."""
+        return tuple(step for step in self.steps if step.action is Action.RUN)
+
+    def step(self, key: str) -> Step:
+        """Return the step of a variant."""
+        return next(step for step in self.steps if step.key == key)
+
+
+def plan(dag: Dag, keys: Iterable[str], world: Surroundings, *, forced: Collection[str] = ()) -> Plan:
+    """Return what must be done so that the variants ``keys`` are up to date.
+
+    Parameters
+    ----------
+    keys
+        Variants in running order, everything that they need included.
+    forced
+        Keys of variants that run even if they are up to date.
+
+    Raises
+    ------
+    DataError
+        If external data are missing; all of them are named.
+    """
+    steps: dict[str, Step] = {}
+    missing: dict[str, Problem] = {}
+    for key in keys:
+        variant = dag.variants[key]
+        missing.update(_missing(variant, world))
+        steps[key] = decide(variant, steps, world, forced=key in forced)
+    if missing:
+        raise DataError(*missing.values())
+    return Plan(tuple(steps.values()))
+
+
+def decide(variant: Variant, done: Mapping[str, Step], world: Surroundings, *, forced: bool = False) -> Step:
+    """Return the step for one variant, given the steps of what it needs."""
+    local = world.ingredients(variant)
+    inputs = input_digests(variant, done, world)
+    if inputs is None:
+        reasons = _reasons_before_inputs_are_known(variant, local, done, world)
+        return Step(variant, Action.RUN, reasons)
+    ingredients = replace(local, inputs=inputs)
+    fingerprint = digest(ingredients)
+    step = Step(variant, Action.RUN, (), ingredients, fingerprint)
+    if forced:
+        return replace(step, reasons=("forced",))
+    completion = world.completion_of(fingerprint)
+    if completion is None:
+        return replace(step, reasons=_why_run(variant.key, ingredients, world))
+    return _reuse(replace(step, completion=completion), world)
+
+
+def input_digests(
+    variant: Variant, done: Mapping[str, Step], world: Surroundings
+) -> dict[str, str | list[str]] | None:
+    """Return the digest of each input by variable, or None while a stage before must still run."""
+    found: dict[str, str | list[str]] = {}
+    for item in variant.inputs:
+        digests: list[str] = []
+        for number, path in enumerate(item.paths):
+            if not item.producers:
+                digests.append(world.digest_of(path) or "")
+                continue
+            completion = _completion(done.get(item.producers[number]))
+            if completion is None:
+                return None
+            digests.append(_output_digest(completion, done[item.producers[number]].variant, item.dataset))
+        found[item.variable] = digests if item.many else digests[0]
+    return found
+
+
+def _output_digest(completion: Completion, producer: Variant, dataset: str) -> str:
+    variable = next(output.variable for output in producer.outputs if output.dataset == dataset)
+    return completion.outputs[variable]
+
+
+def _is_open(step: Step | None) -> bool:
+    return _completion(step) is None
+
+
+def _completion(step: Step | None) -> Completion | None:
+    if step is None or step.action is Action.RUN:
+        return None
+    return step.completion
+
+
+def _reuse(step: Step, world: Surroundings) -> Step:
+    """Return the step that brings back a known result, or runs again if its bytes are gone."""
+    completion = step.completion
+    assert completion is not None
+    differing: list[str] = []
+    for output in step.variant.outputs:
+        wanted = completion.outputs[output.variable]
+        present = world.digest_of(output.path)
+        if present == wanted:
+            continue
+        state = "is missing" if present is None else "was changed"
+        if not world.is_stored(wanted):
+            reason = f"{output.dataset} {state} and its stored copy is gone"
+            return replace(step, action=Action.RUN, reasons=(reason,), completion=None)
+        differing.append(f"{output.dataset} {state}")
+    if not differing:
+        return replace(step, action=Action.NOTHING, reasons=("nothing changed",))
+    latest = world.latest_of(step.key)
+    if latest is not None and latest.fingerprint != step.fingerprint:
+        return replace(step, action=Action.RESTORE, reasons=("an earlier result fits", *differing))
+    return replace(step, action=Action.RESTORE, reasons=tuple(differing))
+
+
+def _why_run(key: str, ingredients: Ingredients, world: Surroundings) -> tuple[str, ...]:
+    latest = world.latest_of(key)
+    if latest is None:
+        return ("it has not run yet",)
+    return tuple(map(str, differences(latest.ingredients, ingredients))) or ("its record is gone",)
+
+
+def _reasons_before_inputs_are_known(
+    variant: Variant, local: Ingredients, done: Mapping[str, Step], world: Surroundings
+) -> tuple[str, ...]:
+    latest = world.latest_of(variant.key)
+    if latest is None:
+        return ("it has not run yet",)
+    own = differences(latest.ingredients, replace(local, inputs=latest.ingredients.inputs))
+    if own:
+        return tuple(map(str, own))
+    before = [key for key in variant.upstream if _is_open(done.get(key))]
+    shown = ", ".join(before[:3]) + (" …" if len(before) > 3 else "")
+    return (f"if {shown} makes another result",)
+
+
+def _missing(variant: Variant, world: Surroundings) -> dict[str, Problem]:
+    found = {}
+    for item in variant.inputs:
+        if not item.producers and world.digest_of(item.paths[0]) is None:
+            found[item.dataset] = Problem(
+                f"the dataset {item.dataset!r} is missing: there is nothing at {item.paths[0]}",
+                str(_place(variant, item.dataset)),
+                f"inputs of {variant.stage.key}",
+                "put the file there, or add a stage that lists it as output",
+            )
+    return found
+
+
+def _place(variant: Variant, dataset: str) -> object:
+    places = [binding.location for binding in variant.stage.inputs if binding.dataset == dataset]
+    return places[0] if places else variant.stage.location

@@ -1,0 +1,156 @@
+"""What a project consists of, as frozen values.
+
+Rules of this file: no I/O, no parsing, no validation of outside data. ``load`` builds these
+values from ``pipelines.yaml`` and reports mistakes; everything else only reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+#: A value that reaches a kernel unchanged: None, bool, int, float, str, lists and str-keyed dicts of them.
+ParamValue: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a text file; ``line`` and ``column`` count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A param whose value stays in an environment variable; only the variable's name is ever written."""
+
+    env: str
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaReference:
+    """A pandera schema: attribute ``name`` of the Python file ``file`` (relative to the project)."""
+
+    file: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A named path with its contract.
+
+    Parameters
+    ----------
+    name
+        Name in ``data:``; also the default name of the variable in notebooks.
+    path
+        POSIX path relative to the project; ``{param}`` marks a pattern with one path per variant.
+    placeholders
+        Names in braces in ``path``, in order.
+    """
+
+    name: str
+    path: str
+    location: Location
+    schema: SchemaReference | None = None
+    description: str = ""
+    owner: str = ""
+    placeholders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A notebook variable that holds a dataset's path."""
+
+    variable: str
+    dataset: str
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One notebook with params, inputs and outputs.
+
+    Parameters
+    ----------
+    notebook, cwd
+        POSIX paths relative to the project; an empty ``cwd`` is the project folder.
+    params
+        Params written at this stage only.
+    matrix
+        Param name to its values; the stage runs once for each point of the product.
+    timeout_s
+        Budget of the whole notebook in seconds; None means no limit.
+    retries
+        How often a failed stage is tried again.
+    python
+        Interpreter of the kernel as written; empty means the one that runs nbtools.
+    """
+
+    pipeline: str
+    name: str
+    notebook: str
+    location: Location
+    inputs: tuple[Binding, ...] = ()
+    outputs: tuple[Binding, ...] = ()
+    params: Mapping[str, ParamValue | Secret] = field(default_factory=dict)
+    matrix: Mapping[str, tuple[ParamValue, ...]] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    timeout_s: float | None = None
+    retries: int = 0
+    python: str = ""
+    cwd: str = ""
+    description: str = ""
+
+    @property
+    def key(self) -> str:
+        """Full name, such as ``train.fit``."""
+        return f"{self.pipeline}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A named set of stages."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    params: Mapping[str, ParamValue | Secret] = field(default_factory=dict)
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """Where MLflow keeps the project's runs; empty strings mean the defaults."""
+
+    uri: str = ""
+    experiment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Everything that ``pipelines.yaml`` says."""
+
+    project: str
+    pipelines: tuple[Pipeline, ...]
+    datasets: Mapping[str, Dataset]
+    params: Mapping[str, ParamValue | Secret] = field(default_factory=dict)
+    tracking: Tracking = field(default_factory=Tracking)
+    places: Mapping[str, Location] = field(default_factory=dict)
+
+    def stages(self) -> Iterator[Stage]:
+        """Yield every stage in the order in which they are written."""
+        for pipeline in self.pipelines:
+            yield from pipeline.stages
+
+    def place(self, path: str) -> Location | None:
+        """Return where the document's ``path`` (dotted) stands."""
+        return self.places.get(path)
