@@ -1,0 +1,1 @@
+"""Make it happen: run what the plan says, and commit each result exactly once."""

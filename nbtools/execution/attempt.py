@@ -1,0 +1,429 @@
+"""One attempt at a stage: private folder, kernel, checks, and the commit that makes its result visible."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nbtools.errors import DataError, NbtoolsError, OperationError
+from nbtools.execution.cancellation import Cancellation
+from nbtools.execution.contracts import Contracts
+from nbtools.execution.events import (
+    Artifact,
+    CellFinished,
+    CellStarted,
+    Event,
+    Failure,
+    Revision,
+    StageStarted,
+)
+from nbtools.execution.files import operation_error, write_atomically
+from nbtools.execution.masking import Masking
+from nbtools.execution.notebook import Executed, Job, execute, plain
+from nbtools.execution.placing import file_name, place
+from nbtools.execution.workspace import Workspace
+from nbtools.pipeline.fingerprint import to_record
+from nbtools.pipeline.plan import Completion, Step
+from nbtools.pipeline.spec import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """What execution asks of whoever keeps the runs.
+
+    Parameters
+    ----------
+    environment
+        Of a stage (key, attempt): variables that put its kernel inside its own MLflow run.
+    metrics
+        What a stage's notebook logged.
+    """
+
+    environment: Callable[[str, int], Mapping[str, str]] = lambda _stage, _attempt: {}
+    metrics: Callable[[str], Mapping[str, float]] = lambda _stage: {}
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What all attempts of a run share."""
+
+    run: str
+    workspace: Workspace
+    tracking: Tracking
+    contracts: Contracts
+    cancellation: Cancellation
+    masking: Masking
+    revision: Revision
+    note: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """What a stage made."""
+
+    completion: Completion
+    outputs: tuple[Artifact, ...]
+    executed: str
+
+
+class Failed(Exception):
+    """The attempt ended without a result; ``failure`` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def attempt(
+    step: Step,
+    number: int,
+    upstream: Sequence[Completion],
+    around: Around,
+    emit: Callable[[Event], None],
+) -> Success:
+    """Run a stage's notebook once and commit what it made.
+
+    Parameters
+    ----------
+    number
+        Which attempt of this run it is, from 1.
+    upstream
+        Completions of all stages that this one depends on, transitively.
+    emit
+        Told of what happens meanwhile.
+
+    Raises
+    ------
+    Failed
+        If there is no result; the last good one stays where it is.
+    """
+    return _Attempt(step, number, upstream, around, emit).run()
+
+
+class _Attempt:
+    def __init__(
+        self,
+        step: Step,
+        number: int,
+        upstream: Sequence[Completion],
+        around: Around,
+        emit: Callable[[Event], None],
+    ) -> None:
+        assert step.ingredients is not None
+        self.step = step
+        self.stage = step.variant.stage
+        self.ingredients = step.ingredients
+        self.number = number
+        self.upstream = upstream
+        self.around = around
+        self.emit = emit
+        self.workspace = around.workspace
+        self.project = around.workspace.project
+        self.folder = self.project.attempts / around.run / f"{file_name(step.key)}.{number}"
+        self.started_at = time.time()
+
+    def run(self) -> Success:
+        try:
+            return self._run()
+        except Failed as failed:
+            raise Failed(self._keep_notebook(failed.failure)) from failed
+        except OSError as error:
+            raise Failed(_system_failure(operation_error(f"stage {self.step.key}", error))) from error
+        except NbtoolsError as error:
+            raise Failed(_system_failure(error)) from error
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self) -> Success:
+        self._check_inputs()
+        self.folder.mkdir(parents=True)
+        tracking = self.around.tracking.environment(self.step.key, self.number)
+        text = self.workspace.notebook_text(self.stage.notebook)
+        self._announce(tracking)
+        executed = self._execute(text, tracking)
+        if executed.failure:
+            raise Failed(executed.failure)
+        self._check_outputs()
+        self._check_unchanged()
+        return self._commit(executed, text, tracking)
+
+    # Before
+
+    def _check_inputs(self) -> None:
+        """Validate external datasets that have a schema, once for each content."""
+        for item in self.step.variant.inputs:
+            dataset = self.workspace.spec.datasets[item.dataset]
+            if item.producers or dataset.schema is None:
+                continue
+            found = self.around.contracts.violations(self.project.root / dataset.path, dataset.schema)
+            if found:
+                raise Failed(_contract_failure(dataset.name, dataset.path, str(dataset.schema), found))
+
+    def _announce(self, tracking: Mapping[str, str]) -> None:
+        facts = self.workspace.notebooks[self.stage.key]
+        python = facts.language == "python"
+        self.emit(
+            StageStarted(
+                run=self.around.run,
+                at=self.started_at,
+                stage=self.step.key,
+                notebook=self.stage.notebook,
+                notebook_digest=self.workspace.digests[self.stage.notebook],
+                cells=len(facts.digests),
+                fingerprint=self.step.fingerprint,
+                attempt=self.number,
+                params=self.ingredients.params,
+                inputs=self._inputs(),
+                python=self.ingredients.python,
+                interpreter=self.workspace.interpreter(self.stage).path if python else "",
+                tracking_run=tracking.get("MLFLOW_RUN_ID", ""),
+            )
+        )
+
+    def _inputs(self) -> tuple[Artifact, ...]:
+        found = []
+        for item in self.step.variant.inputs:
+            for path in item.paths:
+                measured = self.workspace.measure(path)
+                if measured is not None:
+                    found.append(Artifact(item.dataset, path, measured.digest, measured.size_bytes))
+        return tuple(found)
+
+    # The notebook
+
+    def _execute(self, text: str, tracking: Mapping[str, str]) -> Executed:
+        facts = self.workspace.notebooks[self.stage.key]
+        kernels: list[Any] = []
+        job = Job(
+            text=text,
+            source=self.stage.notebook,
+            injected=self._variables(self._staged),
+            final=self._variables(lambda output: self.project.root / output.path),
+            python=self.workspace.interpreter(self.stage).path if facts.language == "python" else "",
+            kernel=facts.kernel,
+            language=facts.language,
+            cwd=self._cwd(),
+            environment=self._environment(tracking),
+            save_to=self.folder / "notebook.ipynb",
+            log=self.folder / "kernel.log",
+            masking=self.around.masking,
+            timeout_s=self.stage.timeout_s,
+        )
+
+        def on_kernel(kernel: Any) -> None:
+            kernels.append(kernel)
+            self.around.cancellation.watch(kernel)
+
+        try:
+            return execute(job, self.around.cancellation.flag, on_kernel, self._on_cell)
+        finally:
+            for kernel in kernels:
+                self.around.cancellation.forget(kernel)
+
+    def _on_cell(self, number: int, seconds: float | None) -> None:
+        if not number:
+            return
+        key, run = self.step.key, self.around.run
+        if seconds is None:
+            self.emit(CellStarted(run, time.time(), key, number))
+        else:
+            self.emit(CellFinished(run, time.time(), key, number, seconds))
+
+    def _cwd(self) -> Path:
+        folder = self.project.root / self.stage.cwd
+        if not folder.is_dir():
+            fix = "create the folder, or change cwd"
+            raise OperationError.of(f"the working directory {self.stage.cwd!r} does not exist", fix=fix)
+        return folder
+
+    def _staged(self, output: Any) -> Path:
+        folder = self.folder / str(output.variable)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / posixpath.basename(output.path)
+
+    def _variables(self, where: Callable[[Any], Path]) -> dict[str, Any]:
+        """Return what is injected: params, and paths relative to the kernel's working directory."""
+        cwd = self.project.root / self.stage.cwd
+        values: dict[str, Any] = {}
+        for name, value in self.workspace.params(self.step.variant).items():
+            # A notebook reads a secret from the environment, under the name that it finds here.
+            values[name] = value.env if isinstance(value, Secret) else value
+        for item in self.step.variant.inputs:
+            paths = [_relative(self.project.root / path, cwd) for path in item.paths]
+            values[item.variable] = paths if item.many else paths[0]
+        for output in self.step.variant.outputs:
+            values[output.variable] = _relative(where(output), cwd)
+        return values
+
+    def _environment(self, tracking: Mapping[str, str]) -> dict[str, str]:
+        own = {
+            value.env
+            for value in self.workspace.params(self.step.variant).values()
+            if isinstance(value, Secret)
+        }
+        others = secret_variables(self.workspace) - own
+        environment = {name: value for name, value in os.environ.items() if name not in others}
+        folders = [self.project.root / folder for folder in self.workspace.import_folders(self.stage)]
+        paths = [str(folder) for folder in folders if folder.is_dir()]
+        paths += filter(None, [environment.get("PYTHONPATH", "")])
+        context = self.folder / "context.json"
+        write_atomically(context, json.dumps(self._context(tracking)).encode(), durable=False)
+        return {
+            **environment,
+            **tracking,
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+            "NBTOOLS_CONTEXT": str(context),
+            "NBTOOLS_PROJECT": str(self.project.root),
+        }
+
+    def _context(self, tracking: Mapping[str, str]) -> dict[str, Any]:
+        """Return what a notebook may ask about its own run; ``nbtools.package`` writes it down."""
+        ingredients = to_record(self.ingredients)
+        return {
+            "schema": "nbtools/context/1",
+            "project": self.workspace.spec.project,
+            "run": self.around.run,
+            "stage": self.step.key,
+            "attempt": self.number,
+            "fingerprint": self.step.fingerprint,
+            "notebook": self.stage.notebook,
+            "notebook_digest": self.workspace.digests[self.stage.notebook],
+            "params": ingredients["params"],
+            "inputs": [asdict(item) for item in self._inputs()],
+            "python": self.ingredients.python,
+            "packages": ingredients["packages"],
+            "modules": ingredients["modules"],
+            "revision": asdict(self.around.revision),
+            "tracking_run": tracking.get("MLFLOW_RUN_ID", ""),
+            "upstream": [_lineage(completion) for completion in self.upstream],
+        }
+
+    # After
+
+    def _check_outputs(self) -> None:
+        for output in self.step.variant.outputs:
+            staged = self._staged(output)
+            if not staged.exists():
+                message = f"the notebook ran to its end but did not write the dataset {output.dataset!r}"
+                fix = f"write it to the path in the variable {output.variable!r}, not to a path written in the code"
+                raise Failed(Failure("output missing", message, fix=fix))
+            schema = self.workspace.spec.datasets[output.dataset].schema
+            if schema is not None and (found := self.around.contracts.violations(staged, schema)):
+                raise Failed(_contract_failure(output.dataset, output.path, str(schema), found))
+
+    def _check_unchanged(self) -> None:
+        """A result must belong to the inputs that its fingerprint names."""
+        for item in self.step.variant.inputs:
+            wanted = self.ingredients.inputs[item.variable]
+            digests = wanted if isinstance(wanted, list) else [wanted]
+            for path, digest in zip(item.paths, digests, strict=True):
+                self.workspace.forget(path)
+                if self.workspace.digest_of(path) != digest:
+                    message = f"the input {item.dataset!r} ({path}) changed while the stage ran"
+                    raise Failed(
+                        Failure("contract", message, fix="run again; nothing was kept of this attempt")
+                    )
+
+    def _commit(self, executed: Executed, text: str, tracking: Mapping[str, str]) -> Success:
+        """Put everything into the store, then write the record, then show it in the workspace."""
+        store = self.workspace.store
+        outputs: dict[str, str] = {}
+        artifacts: list[Artifact] = []
+        for output in self.step.variant.outputs:
+            measured = store.add(self._staged(output))
+            outputs[output.variable] = measured.digest
+            artifacts.append(Artifact(output.dataset, output.path, measured.digest, measured.size_bytes))
+        finished_at = time.time()
+        completion = Completion(
+            stage=self.step.key,
+            fingerprint=self.step.fingerprint,
+            ingredients=self.ingredients,
+            outputs=outputs,
+            sizes={
+                output.variable: item.size_bytes
+                for output, item in zip(self.step.variant.outputs, artifacts, strict=True)
+            },
+            executed=store.add_bytes(executed.text.encode("utf-8", "surrogatepass")),
+            source=store.add_bytes(text.encode("utf-8", "surrogatepass")),
+            run=self.around.run,
+            tracking_run=tracking.get("MLFLOW_RUN_ID", ""),
+            finished_at=finished_at,
+            duration_s=finished_at - self.started_at,
+            metrics=dict(self.around.tracking.metrics(self.step.key)),
+            extra={"notebook": self.stage.notebook, "inputs": [asdict(item) for item in self._inputs()]},
+        )
+        self.workspace.database.commit(completion, f"{self.around.run}/{self.step.key}/{self.number}")
+        return Success(completion, tuple(artifacts), self._show(executed))
+
+    def _show(self, executed: Executed) -> str:
+        for output in self.step.variant.outputs:
+            place(self._staged(output), output.path, self.workspace, self.around.run, self.around.note)
+        name = f"{file_name(self.step.key)}.ipynb"
+        path = self.project.executed / name
+        write_atomically(path, executed.text.encode("utf-8", "surrogatepass"), durable=False)
+        (self.project.failed / name).unlink(missing_ok=True)
+        return self.project.relative(path)
+
+    def _keep_notebook(self, failure: Failure) -> Failure:
+        """Keep the partially executed notebook; that of the last success stays where it is."""
+        partial = self.folder / "notebook.ipynb"
+        if not partial.exists():
+            return failure
+        path = self.project.failed / f"{file_name(self.step.key)}.ipynb"
+        try:
+            write_atomically(path, partial.read_bytes(), durable=False)
+        except OSError:
+            return failure  # a full disk: the failure itself matters more
+        return replace(failure, notebook=self.project.relative(path))
+
+
+def secret_variables(workspace: Workspace) -> set[str]:
+    """Return the environment variables that hold secrets of any stage of the project."""
+    spec = workspace.spec
+    layers = [
+        spec.params,
+        *(item.params for item in spec.pipelines),
+        *(stage.params for stage in spec.stages()),
+    ]
+    return {value.env for layer in layers for value in layer.values() if isinstance(value, Secret)}
+
+
+def _relative(path: Path, cwd: Path) -> str:
+    return Path(os.path.relpath(path, cwd)).as_posix()
+
+
+def _lineage(completion: Completion) -> dict[str, Any]:
+    return {
+        "stage": completion.stage,
+        "fingerprint": completion.fingerprint,
+        "notebook": completion.extra.get("notebook", ""),
+        "notebook_digest": completion.source,
+        "params": dict(completion.ingredients.params),
+        "inputs": list(completion.extra.get("inputs", ())),
+        "outputs": [
+            {"dataset": name, "digest": digest, "size_bytes": completion.sizes.get(name, 0)}
+            for name, digest in completion.outputs.items()
+        ],
+        "run": completion.run,
+        "tracking_run": completion.tracking_run,
+        "finished_at": completion.finished_at,
+    }
+
+
+def _contract_failure(dataset: str, path: str, schema: str, found: str) -> Failure:
+    message = f"the dataset {dataset!r} ({path}) breaks its schema {schema}"
+    return Failure("contract", message, traceback=plain(found), fix="mend the data or the schema")
+
+
+def _system_failure(error: NbtoolsError) -> Failure:
+    problem = error.problems[0]
+    where = f"{problem.where}: " if problem.where else ""
+    kind = "contract" if isinstance(error, DataError) else "system"
+    return Failure(kind, f"{where}{problem.message}", fix=problem.fix)

@@ -1,0 +1,40 @@
+"""Stopping a run: first politely, then at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+from nbtools.execution.kernels.processes import process_of, send_signal
+
+
+class Cancellation:
+    """Carries the wish to stop from whoever has it to the kernels that run."""
+
+    def __init__(self) -> None:
+        self.flag = threading.Event()
+        self.signal_number = 0
+        self._kernels: set[Any] = set()
+
+    def request(self, signal_number: int = signal.SIGINT) -> None:
+        """Ask all running cells to stop; asked a second time, kill their kernels.
+
+        Safe to call from a signal handler.
+        """
+        again = self.flag.is_set()
+        self.flag.set()
+        self.signal_number = self.signal_number or signal_number
+        for kernel in tuple(self._kernels):
+            if pid := process_of(kernel):
+                send_signal(pid, signal.SIGKILL if again else signal.SIGINT)
+
+    def watch(self, kernel: Any) -> None:
+        """Include a kernel that has just started."""
+        self._kernels.add(kernel)
+        if self.flag.is_set() and (pid := process_of(kernel)):
+            send_signal(pid, signal.SIGINT)
+
+    def forget(self, kernel: Any) -> None:
+        """Leave out a kernel that has ended."""
+        self._kernels.discard(kernel)

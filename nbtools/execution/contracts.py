@@ -1,0 +1,80 @@
+"""Checks datasets against their pandera schemas, in a process of its own: pandas stays out of this one."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import threading
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from nbtools.errors import OperationError
+from nbtools.pipeline.spec import SchemaReference
+
+
+class Contracts:
+    """Validates datasets; the process behind it starts with the first one.
+
+    Parameters
+    ----------
+    root
+        The project's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def violations(self, path: Path, schema: SchemaReference) -> str:
+        """Return how the data at ``path`` break ``schema``, for people; an empty string if they do not.
+
+        Raises
+        ------
+        OperationError
+            If the process that checks died.
+        """
+        try:
+            return self._submit(path, schema).result()
+        except BrokenProcessPool as error:
+            fix = "the data may need more memory than there is"
+            raise OperationError.of(f"checking {path.name} against {schema} died", fix=fix) from error
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
+                self._pool = None
+
+    def _submit(self, path: Path, schema: SchemaReference) -> Future[str]:
+        with self._lock:
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(
+                    1, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
+                )
+            return self._pool.submit(
+                _check, str(path), str(self._root / schema.file), schema.name, str(self._root)
+            )
+
+
+def _check(path: str, file: str, name: str, root: str) -> str:
+    # By name, so that the parent process never imports pandas.
+    checker = importlib.import_module("nbtools.execution.contract_check")
+    found: str = checker.violations(path, file, name, root)
+    return found
+
+
+def _end_with(parent: int) -> None:
+    """Make this process end when its parent has gone: a killed parent cannot tell it to."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,263 @@
+"""What a project remembers: completion records, the event journal, and memos, in one SQLite file.
+
+The journal and the records are append-only. Everything here is local and can be thrown away:
+without it the next run starts afresh.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nbtools.errors import OperationError
+from nbtools.execution.digest import Memo
+from nbtools.execution.events import Event, RunFinished, RunStarted, decode, encode
+from nbtools.pipeline.fingerprint import from_record, to_record
+from nbtools.pipeline.plan import Completion
+
+_SCHEMA_VERSION = 1
+_OF_RUNS = (RunStarted, RunFinished)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS completion (
+    id INTEGER PRIMARY KEY, stage TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    attempt TEXT NOT NULL UNIQUE, at REAL NOT NULL, record TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS completion_fingerprint ON completion (fingerprint);
+CREATE TABLE IF NOT EXISTS current (stage TEXT PRIMARY KEY, completion INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS event (
+    id INTEGER PRIMARY KEY, run TEXT NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL, body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS event_run ON event (run);
+CREATE INDEX IF NOT EXISTS event_kind ON event (kind);
+CREATE TABLE IF NOT EXISTS memo (
+    path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, digest TEXT);
+CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class Database:
+    """The open file; safe to use from several threads.
+
+    Parameters
+    ----------
+    path
+        The SQLite file. Reading a project that has none finds nothing and creates nothing.
+    writable
+        Whether to create it if missing.
+
+    Raises
+    ------
+    OperationError
+        If it cannot be opened, is damaged, or comes from a newer nbtools.
+    """
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self._lock = threading.RLock()
+        self._path = path
+        self.writable = writable
+        with self._explained():
+            self._connection = _connect(path, writable)
+            self._prepare()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    # Completion records
+
+    def commit(self, completion: Completion, attempt: str) -> None:
+        """Append a completion record: from this moment on the stage is done."""
+        record = {**asdict(completion), "ingredients": to_record(completion.ingredients)}
+        row = (completion.stage, completion.fingerprint, attempt, completion.finished_at, json.dumps(record))
+        with self._transaction(durable=True) as run:
+            number = run(
+                "INSERT INTO completion (stage, fingerprint, attempt, at, record) VALUES (?, ?, ?, ?, ?)", row
+            ).lastrowid
+            run("INSERT OR REPLACE INTO current VALUES (?, ?)", (completion.stage, number))
+
+    def use(self, stage: str, fingerprint: str) -> None:
+        """Note that the workspace now holds the result of ``fingerprint``."""
+        with self._transaction() as run:
+            run(
+                "INSERT OR REPLACE INTO current "
+                "SELECT ?, id FROM completion WHERE fingerprint = ? ORDER BY id DESC LIMIT 1",
+                (stage, fingerprint),
+            )
+
+    def completions(self) -> tuple[dict[str, Completion], dict[str, Completion]]:
+        """Return the newest completion of each fingerprint, and the one in use for each stage.
+
+        Records are decoded only when they are asked for: a project may hold many thousands.
+        """
+        with self._explained(), self._lock:
+            rows = self._connection.execute(
+                "SELECT id, fingerprint, record FROM completion ORDER BY id"
+            ).fetchall()
+            used = self._connection.execute("SELECT stage, completion FROM current").fetchall()
+        by_number = {number: record for number, _, record in rows}
+        newest = _Decoded({fingerprint: record for _, fingerprint, record in rows})
+        latest = _Decoded({stage: by_number[number] for stage, number in used if number in by_number})
+        return newest, latest
+
+    # The journal
+
+    def append(self, event: Event) -> None:
+        """Append an event to the journal."""
+        record = encode(event)
+        row = (event.run, record["event"], event.at, json.dumps(record))
+        with self._transaction() as run:
+            run("INSERT INTO event (run, kind, at, body) VALUES (?, ?, ?, ?)", row)
+
+    def events(self, *, run: str = "", kinds: tuple[str, ...] = ()) -> list[Event]:
+        """Return the events of one run or of all, oldest first, of ``kinds`` or of every kind."""
+        clauses, values = ["1"], []
+        if run:
+            clauses.append("run = ?")
+            values.append(run)
+        if kinds:
+            clauses.append(f"kind IN ({','.join('?' * len(kinds))})")
+            values += kinds
+        query = f"SELECT body FROM event WHERE {' AND '.join(clauses)} ORDER BY id"  # noqa: S608 - only marks
+        with self._explained(), self._lock:
+            rows = self._connection.execute(query, values).fetchall()
+        return [event for (body,) in rows if (event := _decode(body)) is not None]
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of all runs, newest first."""
+        query = "SELECT run FROM event WHERE kind = 'RunStarted' ORDER BY id DESC"
+        with self._explained(), self._lock:
+            return [run for (run,) in self._connection.execute(query).fetchall()]
+
+    def last_outcomes(self) -> dict[str, Event]:
+        """Return, for each stage that was ever tried, how it ended the last time."""
+        query = (
+            "SELECT body FROM event WHERE id IN (SELECT max(id) FROM event WHERE kind IN "
+            "('StageFinished', 'StageFailed', 'StageReused') GROUP BY json_extract(body, '$.stage'))"
+        )
+        with self._explained(), self._lock:
+            rows = self._connection.execute(query).fetchall()
+        events = (_decode(body) for (body,) in rows)
+        return {
+            event.stage: event for event in events if event is not None and not isinstance(event, _OF_RUNS)
+        }
+
+    # Memos
+
+    def memo(self) -> Memo:
+        """Return the remembered digests of workspace files."""
+        with self._explained(), self._lock:
+            rows = self._connection.execute(
+                "SELECT path, size, mtime, ctime, inode, digest FROM memo"
+            ).fetchall()
+        return Memo(
+            {path: (size, mtime, ctime, inode, digest) for path, size, mtime, ctime, inode, digest in rows}
+        )
+
+    def facts(self) -> dict[str, str]:
+        """Return every text that was kept, by key."""
+        with self._explained(), self._lock:
+            return dict(self._connection.execute("SELECT key, value FROM fact").fetchall())
+
+    def keep(self, memo: Memo, facts: Mapping[str, str]) -> None:
+        """Remember what ``memo`` found anew, and texts by key; what was there before is replaced."""
+        if not self.writable or not (memo.fresh or facts):
+            return
+        entries = [(path, *entry) for path, entry in memo.fresh.items()]
+        with self._transaction() as run:
+            for row in entries:
+                run("INSERT OR REPLACE INTO memo VALUES (?, ?, ?, ?, ?, ?)", row)
+            for item in facts.items():
+                run("INSERT OR REPLACE INTO fact VALUES (?, ?)", item)
+
+    # Shell
+
+    def _prepare(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > _SCHEMA_VERSION:
+            fix = "update nbtools, or delete the folder .nbtools to begin afresh"
+            raise OperationError.of(
+                "the project was used with a newer nbtools", where=str(self._path), fix=fix
+            )
+        if version == 0:
+            self._connection.executescript(_SCHEMA + f"PRAGMA user_version = {_SCHEMA_VERSION};")
+
+    @contextmanager
+    def _transaction(self, *, durable: bool = False) -> Iterator[Any]:
+        with self._explained(), self._lock:
+            # In WAL mode only FULL makes a commit survive a power cut; records must, the rest may not.
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection.execute
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            message = str(error)
+            fix = "check the disk's free space and the permissions of .nbtools"
+            if "malformed" in message or "not a database" in message:
+                fix = "delete .nbtools/state.db: the next run starts afresh, nothing of yours is lost"
+            raise OperationError.of(
+                f"the project's state: {message}", where=str(self._path), fix=fix
+            ) from error
+
+
+class _Decoded(dict[str, Completion]):
+    """Completions by key that are decoded on first use."""
+
+    def __init__(self, records: dict[str, str]) -> None:
+        super().__init__()
+        self._records = records
+
+    def __missing__(self, key: str) -> Completion:
+        record = json.loads(self._records[key])
+        record["ingredients"] = from_record(record["ingredients"])
+        known = {name: record[name] for name in Completion.__slots__ if name in record}
+        self[key] = completion = Completion(**known)
+        return completion
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self._records or super().__contains__(key) else default
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._records or super().__contains__(key)
+
+
+def _decode(body: str) -> Event | None:
+    try:
+        return decode(json.loads(body))
+    except (ValueError, TypeError):
+        return None  # written by a newer nbtools
+
+
+def _connect(path: Path, writable: bool) -> sqlite3.Connection:
+    if writable:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = _open(str(path), uri=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        return connection
+    if not path.exists():
+        return _open(":memory:", uri=False)
+    address = path.resolve().as_uri()
+    try:
+        connection = _open(f"{address}?mode=ro", uri=True)
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return connection
+    except sqlite3.OperationalError:
+        # A folder that cannot be written to: nobody else writes there either.
+        return _open(f"{address}?mode=ro&immutable=1", uri=True)
+
+
+def _open(address: str, *, uri: bool) -> sqlite3.Connection:
+    return sqlite3.connect(address, uri=uri, timeout=30, isolation_level=None, check_same_thread=False)

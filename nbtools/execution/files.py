@@ -1,0 +1,82 @@
+"""Writing that is never half done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nbtools.errors import OperationError
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write ``content`` to ``path`` so that a reader sees all of it or what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        Path(name).chmod(0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn an OSError of the block into an error that says what to do.
+
+    Raises
+    ------
+    OperationError
+        Instead of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise operation_error(what, error) from error
+
+
+def operation_error(what: str, error: OSError) -> OperationError:
+    """Return the error for a failed file operation, in words."""
+    fixes = {
+        errno.ENOSPC: "the disk is full: free some space and run again; nothing is lost",
+        errno.EDQUOT: "your quota is used up: free some space and run again; nothing is lost",
+        errno.EROFS: "the project lies on a read-only file system: copy it to a place you may write to",
+        errno.EACCES: "you may not write there: check the owner and the permissions",
+        errno.EPERM: "you may not write there: check the owner and the permissions",
+    }
+    reason = error.strerror or str(error)
+    return OperationError.of(
+        f"{what}: {reason}", where=str(error.filename or ""), fix=fixes.get(error.errno or 0, "")
+    )
+
+
+def _umask() -> int:
+    # There is no way to read the umask of a process without setting it, except from Linux's /proc.
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0o022
+    for line in status.splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o022

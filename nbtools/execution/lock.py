@@ -1,0 +1,74 @@
+"""One run at a time in a project; the lock goes with its owner, however that ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_POLL_S = 0.2
+
+
+@contextmanager
+def exclusive(path: Path, owner: dict[str, Any], note: Callable[[str], None]) -> Iterator[None]:
+    """Hold the project's lock for the block; wait for another holder and tell for whom.
+
+    Parameters
+    ----------
+    owner
+        What others are told: ``run`` and ``command``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as stream:
+        told = False
+        while not _try(stream.fileno()):
+            if not told:
+                note(f"waiting for {describe(holder(path))}")
+                told = True
+            time.sleep(_POLL_S)
+        stream.seek(0)
+        stream.truncate()
+        json.dump({**owner, "pid": os.getpid(), "since": time.time()}, stream)
+        stream.flush()
+        try:
+            yield
+        finally:
+            stream.seek(0)
+            stream.truncate()
+
+
+def holder(path: Path) -> dict[str, Any] | None:
+    """Return what the present holder of the lock wrote; None if nobody holds it."""
+    try:
+        stream = open(path, encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError:
+        return None
+    with stream:
+        if _try(stream.fileno(), shared=True):
+            return None
+        try:
+            found = json.load(stream)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def describe(found: dict[str, Any] | None) -> str:
+    """Return who holds the lock, for people."""
+    if not found:
+        return "another run of this project"
+    since = time.strftime("%H:%M", time.localtime(found.get("since", 0)))
+    return f"run {found.get('run', '?')} (process {found.get('pid', '?')}, since {since})"
+
+
+def _try(handle: int, *, shared: bool = False) -> bool:
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

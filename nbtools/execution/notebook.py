@@ -1,0 +1,207 @@
+"""Execute one notebook with papermill, and say what happened in words."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from jupyter_client.kernelspec import NoSuchKernel
+from papermill.exceptions import PapermillExecutionError
+from papermill.translators import translate_parameters
+
+from nbtools.execution.events import Failure
+from nbtools.execution.kernels.engine import Session, Verdict
+from nbtools.execution.masking import Masking
+from nbtools.pipeline.notebook import INJECTED, code_cells
+
+# Whether a param is unknown is known long before; papermill's warning would reach the terminal.
+logging.getLogger("papermill").addHandler(logging.NullHandler())
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]")
+_TRACEBACK_LINE = re.compile(r"Cell In\[(\d+)\], line (\d+)")
+_CONTEXT_LINES = 3
+_LOG_TAIL = 2_000
+_START_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A notebook and all that its execution needs.
+
+    Parameters
+    ----------
+    text
+        The notebook as it stands in the project.
+    source
+        Its path in the project.
+    injected
+        Values of the injected cell, by variable.
+    final
+        The same with the paths where outputs end up: what the executed notebook shows afterwards.
+    timeout_s
+        Budget in seconds; None means no limit.
+    """
+
+    text: str
+    source: str
+    injected: Mapping[str, Any]
+    final: Mapping[str, Any]
+    python: str
+    kernel: str
+    language: str
+    cwd: Path
+    environment: Mapping[str, str]
+    save_to: Path
+    log: Path
+    masking: Masking
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """The executed notebook's text, and why it failed if it did."""
+
+    text: str
+    failure: Failure | None = None
+
+
+def execute(
+    job: Job,
+    cancelled: threading.Event,
+    on_kernel: Callable[[Any], None],
+    on_cell: Callable[[int, float | None], None],
+) -> Executed:
+    """Run a notebook from the first cell to the last.
+
+    Parameters
+    ----------
+    on_kernel
+        Called with the kernel manager as soon as the kernel runs.
+    on_cell
+        Called with a cell's number in the source notebook (0 for the injected one), and None when it
+        starts or its seconds when it is done.
+    """
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log, "wb") as log:
+        session = Session(
+            python=job.python if job.language == "python" else "",
+            source=job.source,
+            cwd=str(job.cwd),
+            environment=job.environment,
+            save_to=job.save_to,
+            mask=job.masking.text,
+            deadline=None if job.timeout_s is None else time.monotonic() + job.timeout_s,
+            timeout_s=job.timeout_s,
+            cancelled=cancelled,
+            log=log,
+            on_kernel=on_kernel,
+            on_cell=on_cell,
+        )
+        failure = _run(job, session)
+    text = session.text if failure else _with_final_values(session.text, job)
+    return Executed(text, failure)
+
+
+def _run(job: Job, session: Session) -> Failure | None:
+    notebook = nbformat.reads(job.text, as_version=4)
+    try:
+        papermill.execute_notebook(
+            notebook,
+            None,
+            parameters=dict(job.injected),
+            engine_name="nbtools",
+            kernel_name=job.kernel or "python3",
+            language=job.language,
+            progress_bar=False,
+            start_timeout=_START_TIMEOUT_S,
+            session=session,
+        )
+    except PapermillExecutionError:
+        pass  # papermill judges by the outputs; what counts is what the engine saw
+    except NoSuchKernel as error:
+        return Failure("system", f"there is no kernel {error.name!r} on this machine")
+    except RuntimeError as error:
+        if not session.cancelled.is_set():
+            detail = job.masking.text(_tail(job.log))
+            return Failure("system", f"the kernel did not start: {error}", traceback=detail)
+        session.verdict.kind, session.verdict.message = "cancelled", "the run was cancelled"
+    if session.verdict.complete and not session.verdict.kind:
+        return None
+    return _failure(job, session.verdict)
+
+
+def _failure(job: Job, verdict: Verdict) -> Failure:
+    mask = job.masking.text
+    traceback = mask(plain("\n".join(verdict.traceback)))
+    line = _failing_line(traceback, verdict.execution_count)
+    source = next((cell.source for cell in code_cells(job.text) if cell.number == verdict.cell), "")
+    if verdict.kind == "kernel died" and (said := mask(_tail(job.log))):
+        traceback = f"the kernel's last words:\n{said}"
+    fix = ""
+    if "StdinNotImplementedError" in verdict.message:
+        fix = "a stage runs unattended and cannot ask: make what it asks for a param"
+    return Failure(
+        fix=fix,
+        kind=verdict.kind or "system",
+        message=mask(plain(verdict.message or "the notebook did not run to its end")),
+        cell=verdict.cell,
+        line=line,
+        excerpt=mask(excerpt(source, line)),
+        traceback=traceback,
+    )
+
+
+def plain(text: str) -> str:
+    """Return ``text`` without ANSI codes and control characters other than line ends and tabs."""
+    text = _ANSI.sub("", text)
+    return "".join(
+        char for char in text if char in "\n\t" or (ord(char) >= 32 and not 127 <= ord(char) < 160)
+    )
+
+
+def excerpt(source: str, line: int) -> str:
+    """Return the lines of ``source`` around ``line``, numbered, with a mark at ``line``; the first if it is 0."""
+    lines = source.splitlines()
+    first = max(1, line - _CONTEXT_LINES)
+    last = min(len(lines), max(line, 1) + _CONTEXT_LINES)
+    width = len(str(last))
+    return "\n".join(
+        f"{'→' if number == line else ' '} {number:>{width}} │ {lines[number - 1]}".rstrip()
+        for number in range(first, last + 1)
+    )
+
+
+def _failing_line(traceback: str, execution_count: int | None) -> int:
+    found = [int(line) for count, line in _TRACEBACK_LINE.findall(traceback) if count == str(execution_count)]
+    return found[0] if found else 0
+
+
+def _tail(path: Path) -> str:
+    try:
+        text = path.read_bytes()[-_LOG_TAIL:].decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return plain(text).strip()
+
+
+def _with_final_values(text: str, job: Job) -> str:
+    """Return the executed notebook as if its outputs had been written to where they now are.
+
+    Whoever opens it can run it again: the private paths of the run are gone by then.
+    """
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in notebook.cells:
+        if INJECTED in cell.metadata.get("tags", ()):
+            cell.source = translate_parameters(
+                job.kernel or "python3", job.language, dict(job.final), "Parameters"
+            )
+    notebook.metadata.papermill["parameters"] = job.masking.value(dict(job.final))
+    return str(nbformat.writes(notebook))

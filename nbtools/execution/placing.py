@@ -1,0 +1,86 @@
+"""Puts results into the workspace without ever losing what a person wrote there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from nbtools.execution.workspace import Workspace
+from nbtools.pipeline.plan import Step
+
+
+def place(source: Path, path: str, workspace: Workspace, run: str, note: Callable[[str], None]) -> None:
+    """Move ``source`` to the project's ``path``; bytes that the store does not know are kept aside.
+
+    Parameters
+    ----------
+    source
+        A file or folder on the project's file system.
+    note
+        Told where something was kept.
+    """
+    target = workspace.project.root / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    workspace.forget(path)
+    present = workspace.digest_of(path)
+    if present is not None and not workspace.store.holds(present):
+        kept = _free(workspace.project.replaced / run / path)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(target, kept)
+        note(
+            f"{path} had been changed by hand; the changed version is now {workspace.project.relative(kept)}"
+        )
+    if target.is_dir() and not target.is_symlink():
+        # A folder cannot be replaced in one step. Whoever is killed in between finds it restored next time.
+        old = _free(workspace.project.attempts / "replaced" / path)
+        old.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(target, old)
+        os.replace(source, target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(source, target)
+    workspace.forget(path)
+
+
+def restore(step: Step, workspace: Workspace, run: str, note: Callable[[str], None]) -> None:
+    """Bring the outputs of a known result back into the workspace.
+
+    Raises
+    ------
+    DataError
+        If the store's copy is gone or damaged.
+    OSError
+        If it cannot be written.
+    """
+    assert step.completion is not None
+    folder = workspace.project.attempts / run / f"{file_name(step.key)}.restore"
+    try:
+        for output in step.variant.outputs:
+            digest = step.completion.outputs[output.variable]
+            if workspace.digest_of(output.path) == digest:
+                continue
+            staged = folder / output.variable
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            workspace.store.extract(digest, staged)
+            place(staged, output.path, workspace, run, note)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def file_name(key: str) -> str:
+    """Return a file name for a variant: readable, and different for different keys."""
+    kept = "".join(char if char.isalnum() or char in "._+=-[]," else "_" for char in key)
+    if kept == key and len(key.encode()) < 150:
+        return key
+    return f"{kept[:60]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def _free(path: Path) -> Path:
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}.{number}")
+    return candidate

@@ -1,0 +1,321 @@
+"""Carries out a plan: what is ready runs, in parallel; everything that happens is told as events."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+
+from nbtools.errors import NbtoolsError, Problem, UsageError
+from nbtools.execution.attempt import Around, Failed, Success, attempt, secret_variables
+from nbtools.execution.events import (
+    Artifact,
+    Event,
+    Failure,
+    PlannedStep,
+    RunFinished,
+    RunStarted,
+    StageFailed,
+    StageFinished,
+    StageRetried,
+    StageReused,
+    StageSkipped,
+)
+from nbtools.execution.files import operation_error
+from nbtools.execution.masking import SHORTEST, Masking
+from nbtools.execution.placing import restore
+from nbtools.execution.state import RunState
+from nbtools.execution.workspace import Workspace
+from nbtools.pipeline.dag import Dag
+from nbtools.pipeline.plan import Action, Completion, Plan, Step, Surroundings, decide
+from nbtools.pipeline.spec import Secret, Stage
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+_LONGEST_BACKOFF_S = 60.0
+#: What is worth another try; a cancelled run or a broken contract is not.
+_RETRIED = ("error", "timeout", "kernel died", "system")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a plan is carried out.
+
+    Parameters
+    ----------
+    jobs
+        How many stages may run at once.
+    fail_fast
+        Whether nothing new starts after a failure.
+    forced
+        Variants that run even if they are up to date.
+    """
+
+    jobs: int = 1
+    fail_fast: bool = False
+    forced: Collection[str] = ()
+    targets: Sequence[str] = ()
+
+
+def new_run_id(now: float) -> str:
+    """Return an id that sorts by time and that people can type the end of."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{secrets.token_hex(2)}"
+
+
+def read_secrets(workspace: Workspace, stages: Iterable[Stage], environ: Mapping[str, str]) -> Masking:
+    """Return what masks the secrets of a run.
+
+    Raises
+    ------
+    UsageError
+        If a variable that a stage needs is not set, or too short to be masked.
+    """
+    problems: dict[str, Problem] = {}
+    for stage in stages:
+        values = workspace.params_of(stage).values()
+        for name in sorted({value.env for value in values if isinstance(value, Secret)}):
+            if len(environ.get(name, "")) < SHORTEST:
+                state = "is too short to be a secret" if environ.get(name) else "is not set"
+                message = f"the environment variable {name} {state}; {stage.key} needs it"
+                problems[name] = Problem(message, fix=f"export {name}=… before the run")
+    if problems:
+        raise UsageError(*problems.values())
+    known = secret_variables(workspace)
+    return Masking({name: environ[name] for name in known if len(environ.get(name, "")) >= SHORTEST})
+
+
+class Run:
+    """One execution of a plan.
+
+    Parameters
+    ----------
+    plan, world
+        What to do, and what it was made from: steps are decided again once their inputs are known.
+    listeners
+        Told of every event; one that fails is passed over.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        dag: Dag,
+        world: Surroundings,
+        around: Around,
+        options: Options,
+        listeners: Sequence[Callable[[Event], None]],
+    ) -> None:
+        self.plan = plan
+        self.dag = dag
+        self.world = world
+        self.around = around
+        self.options = options
+        self.listeners = listeners
+        self.workspace = around.workspace
+        self.run_id = around.run
+        self.cancellation = around.cancellation
+        self.note = around.note
+        self.state = RunState()
+        self.done: dict[str, Step] = {}
+        self.ended: set[str] = set()
+        self._telling = threading.Lock()  # stage threads tell too, and listeners see one order
+
+    def carry_out(self) -> RunState:
+        """Run everything that the plan says and return how it ended."""
+        started = time.time()
+        self.emit(self._started(started))
+        try:
+            with ThreadPoolExecutor(self.options.jobs, thread_name_prefix="stage") as pool:
+                self._schedule(pool)
+        finally:
+            self.around.contracts.close()
+            shutil.rmtree(self.workspace.project.attempts / self.run_id, ignore_errors=True)
+            ended = time.time()
+            self.emit(RunFinished(self.run_id, ended, self._status(), ended - started))
+        return self.state
+
+    def emit(self, event: Event) -> None:
+        """Tell everybody; a listener's trouble is not the run's."""
+        with self._telling:
+            self.state = self.state.after(event)
+            for listener in self.listeners:
+                try:
+                    listener(event)
+                except Exception:  # a failing listener must never fail a run
+                    log.warning("a listener failed at %s", type(event).__name__, exc_info=True)
+
+    def _started(self, at: float) -> RunStarted:
+        steps = tuple(
+            PlannedStep(step.key, step.action.value, step.reason, step.variant.stage.notebook)
+            for step in self.plan.steps
+        )
+        overrides = {
+            name: value for layer in self.workspace.overrides for name, value in layer.values.items()
+        }
+        return RunStarted(
+            run=self.run_id,
+            at=at,
+            project=self.workspace.spec.project,
+            targets=tuple(self.options.targets),
+            steps=steps,
+            revision=self.around.revision,
+            overrides=overrides,
+            jobs=self.options.jobs,
+        )
+
+    def _status(self) -> str:
+        if self.cancellation.flag.is_set():
+            return "cancelled"
+        return "passed" if len(self.done) == len(self.plan.steps) else "failed"
+
+    # Scheduling
+
+    def _schedule(self, pool: ThreadPoolExecutor) -> None:
+        waiting = {step.key: step for step in self.plan.steps}
+        running: dict[Future[Success | Failure], Step] = {}
+        while waiting or running:
+            try:
+                self._start_ready(waiting, running, pool)
+                if running:
+                    finished, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        self._settle(running.pop(future), future.result())
+            except KeyboardInterrupt:
+                self.cancellation.request()
+
+    def _start_ready(
+        self,
+        waiting: dict[str, Step],
+        running: dict[Future[Success | Failure], Step],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        for key in list(waiting):
+            if len(running) >= self.options.jobs:
+                return
+            step = waiting[key]
+            if reason := self._why_not(step):
+                del waiting[key]
+                self._skip(step, reason)
+            elif all(before in self.done for before in step.variant.upstream):
+                del waiting[key]
+                ready = self._decide(step)
+                if ready is not None and ready.action is Action.RUN:
+                    upstream = self._upstream(ready)
+                    running[pool.submit(self._run_stage, ready, upstream)] = ready
+
+    def _why_not(self, step: Step) -> str:
+        if self.cancellation.flag.is_set():
+            return "the run was cancelled"
+        failed = [key for key in step.variant.upstream if key in self.ended]
+        if failed:
+            return failed[0]
+        if self.options.fail_fast and self.ended:
+            return "another stage failed (--fail-fast)"
+        return ""
+
+    def _skip(self, step: Step, because: str) -> None:
+        self.ended.add(step.key)
+        self.emit(StageSkipped(self.run_id, time.time(), step.key, because))
+
+    def _decide(self, step: Step) -> Step | None:
+        """Return the step as it stands now that all its inputs are known; None if nothing must run."""
+        if step.action is Action.RUN:
+            forced = step.key in self.options.forced
+            try:
+                step = decide(step.variant, self.done, self.world, forced=forced)
+            except NbtoolsError as error:
+                self._fail(step, _failure(error), 0.0, 1)
+                return None
+            how = "unchanged inputs"
+        else:
+            how = "restored" if step.action is Action.RESTORE else "up to date"
+        if step.action is Action.RUN:
+            return step
+        return self._reuse(step, how)
+
+    def _reuse(self, step: Step, how: str) -> Step | None:
+        """Use a result that is known; None if that worked, else the step that must run instead."""
+        try:
+            if step.action is Action.RESTORE:
+                restore(step, self.workspace, self.run_id, self.note)
+        except OSError as error:
+            self._fail(step, _failure(operation_error(f"restoring the outputs of {step.key}", error)), 0.0, 1)
+            return None
+        except NbtoolsError as error:
+            self.note(f"{step.key}: {error.problems[0].message}; it runs again")
+            return replace(step, action=Action.RUN, completion=None)
+        self.done[step.key] = replace(step, action=Action.NOTHING)
+        if step.action is Action.RESTORE or how == "unchanged inputs":
+            self.workspace.database.use(step.key, step.fingerprint)
+        self.emit(
+            StageReused(self.run_id, time.time(), step.key, step.fingerprint, how, self._artifacts(step))
+        )
+        return None
+
+    def _artifacts(self, step: Step) -> tuple[Artifact, ...]:
+        assert step.completion is not None
+        found = step.completion
+        return tuple(
+            Artifact(item.dataset, item.path, found.outputs[item.variable], found.sizes.get(item.variable, 0))
+            for item in step.variant.outputs
+        )
+
+    def _upstream(self, step: Step) -> list[Completion]:
+        keys = self.dag.ancestors(step.variant.upstream)
+        return [found.completion for key in keys if (found := self.done.get(key)) and found.completion]
+
+    # Stages; these run in the pool's threads
+
+    def _run_stage(self, step: Step, upstream: Sequence[Completion]) -> Success | Failure:
+        number = 0
+        while True:
+            number += 1
+            started = time.time()
+            try:
+                return self._succeed(step, attempt(step, number, upstream, self.around, self.emit))
+            except Failed as failed:
+                failure = failed.failure
+            except Exception as error:  # a defect of ours must not stop the other stages
+                log.exception("stage %s", step.key)
+                failure = Failure("system", f"{type(error).__name__}: {error}")
+            again = number <= step.variant.stage.retries and failure.kind in _RETRIED
+            if not again or self.cancellation.flag.is_set():
+                self._fail(step, failure, time.time() - started, number)
+                return failure
+            self.emit(StageRetried(self.run_id, time.time(), step.key, number, failure))
+            self.cancellation.flag.wait(min(2.0 ** (number - 1), _LONGEST_BACKOFF_S))
+
+    def _succeed(self, step: Step, success: Success) -> Success:
+        completion = success.completion
+        self.emit(
+            StageFinished(
+                run=self.run_id,
+                at=completion.finished_at,
+                stage=step.key,
+                fingerprint=step.fingerprint,
+                duration_s=completion.duration_s,
+                outputs=success.outputs,
+                metrics=completion.metrics,
+                executed=success.executed,
+            )
+        )
+        return success
+
+    def _fail(self, step: Step, failure: Failure, duration_s: float, number: int) -> None:
+        self.ended.add(step.key)
+        self.emit(StageFailed(self.run_id, time.time(), step.key, duration_s, failure, number))
+
+    def _settle(self, step: Step, outcome: Success | Failure) -> None:
+        if isinstance(outcome, Success):
+            self.done[step.key] = replace(step, action=Action.NOTHING, completion=outcome.completion)
+
+
+def _failure(error: NbtoolsError) -> Failure:
+    problem = error.problems[0]
+    where = f"{problem.where}: " if problem.where else ""
+    return Failure("system", f"{where}{problem.message}", fix=problem.fix)

@@ -1,0 +1,190 @@
+"""The content-addressed store: bytes go in by digest and come out only if they still have it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from nbtools.errors import DataError
+from nbtools.execution.digest import TREE, Entry, Measured, read_listing, tree_listing
+from nbtools.execution.files import sync_folder, write_atomically
+
+_CHUNK_BYTES = 1 << 20
+#: ioctl(2) request that makes a file share another's blocks until one of them is written to.
+_FICLONE = 0x40049409
+
+
+class Store:
+    """Objects under ``folder``, each a file named after its SHA-256.
+
+    A folder is stored as its listing (named ``….tree``) and the files it lists. Workspace files are
+    never hard-linked to objects: whoever edits one must not change the other.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, digest: str) -> Path:
+        """Return where the object of ``digest`` lies."""
+        return self.folder / digest[:2] / digest[2:]
+
+    def holds(self, digest: str) -> bool:
+        """Tell whether the object, and everything that it lists, is there; bytes are not read."""
+        if not digest.endswith(TREE):
+            return self.path(digest).is_file()
+        try:
+            entries = read_listing(self.path(digest).read_bytes())
+        except (OSError, ValueError):
+            return False
+        return all(self.path(entry.digest).is_file() for entry in entries if entry.mode != "d")
+
+    def add(self, source: Path) -> Measured:
+        """Copy a file or folder into the store and return its digest and size.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read or written.
+        """
+        if not source.is_dir():
+            digest = self._add_file(source)
+            return Measured(digest, source.stat().st_size)
+        entries = []
+        for place, _, files in os.walk(source):
+            base = Path(place)
+            relative = base.relative_to(source)
+            if not any(base.iterdir()) and base != source:
+                entries.append(Entry(relative.as_posix(), "d", 0, ""))
+            for name in files:
+                path = base / name
+                status = path.stat()
+                mode = "x" if status.st_mode & 0o100 else "f"
+                entries.append(
+                    Entry((relative / name).as_posix(), mode, status.st_size, self._add_file(path))
+                )
+        listing = tree_listing(entries)
+        digest = hashlib.sha256(listing).hexdigest() + TREE
+        if not self.path(digest).exists():
+            write_atomically(self.path(digest), listing)
+        return Measured(digest, sum(entry.size_bytes for entry in entries))
+
+    def add_bytes(self, content: bytes) -> str:
+        """Put ``content`` into the store and return its digest."""
+        digest = hashlib.sha256(content).hexdigest()
+        if not self.path(digest).exists():
+            write_atomically(self.path(digest), content)
+        return digest
+
+    def read(self, digest: str) -> bytes:
+        """Return the bytes of an object.
+
+        Raises
+        ------
+        DataError
+            If it is gone or damaged.
+        """
+        try:
+            content = self.path(digest).read_bytes()
+        except FileNotFoundError as error:
+            raise DataError.of("a stored object is gone", where=digest[:12]) from error
+        if hashlib.sha256(content).hexdigest() != digest.removesuffix(TREE):
+            raise self._damaged(digest)
+        return content
+
+    def extract(self, digest: str, destination: Path) -> None:
+        """Write what ``digest`` names to ``destination``, which must not exist yet.
+
+        Raises
+        ------
+        DataError
+            If the object is gone, or its bytes have another digest; such an object is set aside.
+        OSError
+            If it cannot be written.
+        """
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if not digest.endswith(TREE):
+            self._extract_file(digest, destination)
+            return
+        destination.mkdir()
+        for entry in read_listing(self.read(digest)):
+            path = _inside(destination, entry.path)
+            if entry.mode == "d":
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._extract_file(entry.digest, path)
+            if entry.mode == "x":
+                path.chmod(path.stat().st_mode | 0o111)
+
+    def _add_file(self, source: Path) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".tmp")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as target:
+                digest = _copy(source, target.fileno())
+                os.fsync(target.fileno())
+            place = self.path(digest)
+            if place.exists():
+                return digest
+            place.parent.mkdir(exist_ok=True)
+            temporary.chmod(0o444)
+            os.replace(temporary, place)
+            sync_folder(place.parent)
+            return digest
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _extract_file(self, digest: str, destination: Path) -> None:
+        source = self.path(digest)
+        if not source.exists():
+            raise DataError.of(
+                "a stored object is gone", where=digest[:12], fix="run the stage again with --force"
+            )
+        handle = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            found = _copy(source, handle)
+        finally:
+            os.close(handle)
+        if found != digest:
+            destination.unlink()
+            raise self._damaged(digest)
+
+    def _damaged(self, digest: str) -> DataError:
+        place = self.path(digest)
+        shutil.move(place, place.with_name(place.name + ".damaged"))
+        fix = "it was set aside; run again and the stage that made it will rebuild it"
+        return DataError.of("a stored object is damaged", where=str(place), fix=fix)
+
+
+def _copy(source: Path, target: int) -> str:
+    """Copy a file's bytes to an open file and return the digest of what was copied."""
+    hasher = hashlib.sha256()
+    with open(source, "rb") as stream:
+        try:
+            fcntl.ioctl(target, _FICLONE, stream.fileno())
+            shared = True
+        except OSError:
+            shared = False
+        while chunk := stream.read(_CHUNK_BYTES):
+            hasher.update(chunk)
+            if not shared:
+                _write_all(target, chunk)
+    return hasher.hexdigest()
+
+
+def _write_all(target: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(target, view) :]
+
+
+def _inside(folder: Path, relative: str) -> Path:
+    path = folder / relative
+    if ".." in Path(relative).parts or Path(relative).is_absolute():
+        raise DataError.of(f"a stored folder lists {relative!r}, which leads out of it")
+    return path
