@@ -1,0 +1,48 @@
+"""Continuous delivery for machine learning, from notebooks.
+
+``import nbtools`` has the verbs of the command line under the same names; they are loaded when they
+are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbtools.api import find, graph, history, lab, plan, run, schema, show, status, why
+    from nbtools.registry.package import PackagedVersion, package
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    **dict.fromkeys(
+        ("find", "graph", "history", "lab", "plan", "run", "schema", "show", "status", "why"), "nbtools.api"
+    ),
+    **dict.fromkeys(("package", "PackagedVersion"), "nbtools.registry.package"),
+}
+
+__all__ = [
+    "PackagedVersion",
+    "find",
+    "graph",
+    "history",
+    "lab",
+    "package",
+    "plan",
+    "run",
+    "schema",
+    "show",
+    "status",
+    "why",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nbtools' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

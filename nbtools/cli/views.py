@@ -1,0 +1,217 @@
+"""What commands print: values to text and to JSON-ready records."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from nbtools.api import Explanation, HistoryRow, ProjectStatus, RunState
+from nbtools.cli import text
+from nbtools.execution.events import Artifact
+from nbtools.pipeline.plan import Plan
+
+_HISTORY = ("status", "run", "commit", "branch", "message", "duration", "completed")
+
+
+def plan_text(plan: Plan, width: int | None) -> str:
+    """Return a plan as a table: what would happen to each stage, and why."""
+    rows = [[step.action.value, step.key, step.reason] for step in plan.steps]
+    count = len(plan.to_run())
+    end = (
+        f"{count} of {len(plan.steps)} stages would run"
+        if count
+        else f"all {len(plan.steps)} stages are up to date"
+    )
+    if not count and any(step.action.value == "restore" for step in plan.steps):
+        end = "no stage would run; some results would be restored"
+    return f"{text.table(['action', 'stage', 'why'], rows, width=width)}\n{end}"
+
+
+def plan_record(plan: Plan) -> list[dict[str, Any]]:
+    """Return a plan for machines."""
+    return [
+        {
+            "stage": step.key,
+            "action": step.action.value,
+            "reasons": list(step.reasons),
+            "notebook": step.variant.stage.notebook,
+            "fingerprint": step.fingerprint,
+        }
+        for step in plan.steps
+    ]
+
+
+def status_text(status: ProjectStatus, width: int | None) -> str:
+    """Return where a project stands, as a table."""
+    now = time.time()
+    rows = [
+        [
+            stage.action,
+            stage.stage,
+            text.age(stage.finished_at, now) if stage.finished_at else "never",
+            text.duration(stage.duration_s) if stage.duration_s is not None else "",
+            stage.failure or ("" if stage.action == "up to date" else stage.reason),
+        ]
+        for stage in status.stages
+    ]
+    lines = [text.table(["state", "stage", "made", "took", "why"], rows, width=width)]
+    if status.running:
+        lines.append(f"run {status.running} is under way: nbtools show {status.running}")
+    return "\n".join(lines)
+
+
+def overview_text(status: ProjectStatus) -> str:
+    """Return what ``nbtools`` alone prints: what the project holds, and the next sensible command."""
+    counts: dict[str, int] = {}
+    for stage in status.stages:
+        counts[stage.action] = counts.get(stage.action, 0) + 1
+    held = ", ".join(f"{count} {action}" for action, count in counts.items())
+    pipelines = list(dict.fromkeys(stage.stage.split(".", 1)[0] for stage in status.stages))
+    failed = next((stage for stage in status.stages if stage.action == "failed"), None)
+    if status.running:
+        command, purpose = f"nbtools show {status.running}", "see the run that is under way"
+    elif failed:
+        command, purpose = f"nbtools why {failed.stage}", "see what failed; nbtools run goes on from there"
+    elif set(counts) - {"up to date"}:
+        command, purpose = "nbtools run", "bring everything up to date"
+    else:
+        command, purpose = "nbtools history", "see what has been run"
+    return (
+        f"{status.project}: pipelines {', '.join(pipelines)}; stages: {held}\n\n"
+        f"next:  {command:<24} {purpose}\nor:    {'nbtools --help':<24} all commands"
+    )
+
+
+def why_text(explanations: Iterable[Explanation]) -> str:
+    """Return the detailed reasons for some variants."""
+    return "\n\n".join(_why(item) for item in explanations)
+
+
+def _why(item: Explanation) -> str:
+    lines = [f"{item.stage}: {item.action}"]
+    lines += [f"  because {reason}" for reason in item.reasons]
+    if item.compared_with:
+        lines.append(f"  compared with run {item.compared_with} ({text.moment(item.compared_at)})")
+    for change in item.differences:
+        lines.append(f"  - {change}")
+        if change.kind == "input" and change.old and change.new:
+            lines.append(f"      {change.old[:12]} → {change.new[:12]}")
+    for cell in item.cells:
+        lines.append(f"\n  code cell {cell.number} {cell.kind}:")
+        lines += [f"    {text.plain(line)}" for line in cell.diff.splitlines()[2:]]
+    return "\n".join(lines)
+
+
+def history_text(rows: list[HistoryRow], width: int | None) -> str:
+    """Return past runs as a table, newest first."""
+    if not rows:
+        return "no runs"
+    return text.table(list(_HISTORY), [_history_cells(row) for row in rows], width=width)
+
+
+def history_csv(rows: Iterable[HistoryRow]) -> str:
+    """Return past runs as CSV, with times in UTC."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*_HISTORY, "started", "dirty", "targets", "user"])
+    for row in rows:
+        record = history_record(row)
+        writer.writerow([record[name] for name in (*_HISTORY, "started", "dirty", "targets", "user")])
+    return stream.getvalue()
+
+
+def history_record(row: HistoryRow) -> dict[str, Any]:
+    """Return one run for machines; times in ISO 8601, UTC."""
+    return {
+        "status": row.status,
+        "run": row.run,
+        "commit": row.commit,
+        "branch": row.branch,
+        "message": row.message,
+        "duration": None if row.duration_s is None else round(row.duration_s, 3),
+        "completed": _iso(row.completed_at),
+        "started": _iso(row.started_at),
+        "dirty": row.dirty,
+        "targets": " ".join(row.targets),
+        "user": row.user,
+    }
+
+
+def _history_cells(row: HistoryRow) -> list[str]:
+    return [
+        row.status,
+        row.run,
+        (row.commit[:8] + ("*" if row.dirty else "")) or "-",
+        row.branch or "-",
+        row.message,
+        text.duration(row.duration_s) if row.duration_s is not None else "",
+        text.moment(row.completed_at) if row.completed_at is not None else "",
+    ]
+
+
+def run_text(run: RunState, width: int | None, *, color: bool) -> str:
+    """Return one run: its stages with durations, metrics and what failed."""
+    revision = run.revision
+    commit = (
+        f"{revision.commit[:8]}{' with uncommitted changes' if revision.dirty else ''}"
+        if revision.commit
+        else ""
+    )
+    facts = [
+        ("run", run.run),
+        ("status", run.status),
+        ("started", text.moment(run.started_at)),
+        ("took", text.duration(run.duration_s) if run.finished_at else ""),
+        ("targets", " ".join(run.targets) or "everything"),
+        ("params", ", ".join(f"{name}={value}" for name, value in run.overrides.items())),
+        ("commit", " ".join(filter(None, [commit, revision.branch, revision.message]))),
+        ("user", revision.user),
+    ]
+    lines = [f"{name:<9}{value}" for name, value in facts if value]
+    rows = [
+        [
+            stage.status,
+            stage.stage,
+            text.duration(stage.duration_s) if stage.duration_s else "",
+            ", ".join(f"{name}={value:.4g}" for name, value in stage.metrics.items()),
+            f"cell {stage.failure.cell}" if stage.failure and stage.failure.cell else stage.reason,
+        ]
+        for stage in run.stages.values()
+    ]
+    lines += ["", text.table(["state", "stage", "took", "metrics", "why"], rows, width=width)]
+    for stage in run.stages.values():
+        if stage.failure:
+            lines += ["", failure_text(stage.stage, stage.notebook, stage.failure, color=color)]
+    return "\n".join(lines)
+
+
+def failure_text(stage: str, notebook: str, failure: Any, *, color: bool) -> str:
+    """Return what is shown of a failed stage."""
+    command = f"jupyter lab {text.quoted(failure.notebook)}" if failure.notebook else ""
+    return text.failure(stage, notebook, failure, open_command=command, color=color)
+
+
+def record(value: Any) -> Any:
+    """Return dataclasses, and what they hold, as JSON-ready values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: record(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): record(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [record(item) for item in value]
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    return str(value)
+
+
+def artifact_text(artifact: Artifact) -> str:
+    """Return a dataset's path, digest and size."""
+    return f"{artifact.path} {artifact.digest[:12]} {text.size(artifact.size_bytes)}"
+
+
+def _iso(moment: float | None) -> str:
+    return "" if moment is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

@@ -1,0 +1,1 @@
+"""Which model may serve: registered models and their versions."""

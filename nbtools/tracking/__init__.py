@@ -1,0 +1,1 @@
+"""What happened: MLflow runs, lineage and the local history."""
