@@ -59,6 +59,7 @@ def status_text(status: ProjectStatus, width: int | None) -> str:
         for stage in status.stages
     ]
     lines = [text.table(["state", "stage", "made", "took", "why"], rows, width=width)]
+    lines += [f"missing: {problem.message}" for problem in status.missing]
     if status.running:
         lines.append(f"run {status.running} is under way: nbtools show {status.running}")
     return "\n".join(lines)
@@ -185,14 +186,8 @@ def run_text(run: RunState, width: int | None, *, color: bool) -> str:
     lines += ["", text.table(["state", "stage", "took", "metrics", "why"], rows, width=width)]
     for stage in run.stages.values():
         if stage.failure:
-            lines += ["", failure_text(stage.stage, stage.notebook, stage.failure, color=color)]
+            lines += ["", text.failure(stage.stage, stage.notebook, stage.failure, color=color)]
     return "\n".join(lines)
-
-
-def failure_text(stage: str, notebook: str, failure: Any, *, color: bool) -> str:
-    """Return what is shown of a failed stage."""
-    command = f"jupyter lab {text.quoted(failure.notebook)}" if failure.notebook else ""
-    return text.failure(stage, notebook, failure, open_command=command, color=color)
 
 
 def record(value: Any) -> Any:
