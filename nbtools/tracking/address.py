@@ -1,0 +1,77 @@
+"""Where MLflow keeps a project's runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbtools.errors import UsageError
+from nbtools.pipeline.spec import Tracking
+
+_SERVERS = ("http", "https", "databricks", "databricks-uc", "postgresql", "mysql", "mssql")
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAddress:
+    """An MLflow tracking store.
+
+    Parameters
+    ----------
+    uri
+        As MLflow takes it; it may hold credentials and is never shown.
+    experiment
+        Name of the experiment.
+    artifacts
+        Where a new experiment keeps artifacts; empty to leave that to the server.
+    database
+        File of an SQLite store; None for all others.
+    """
+
+    uri: str
+    experiment: str
+    artifacts: str = ""
+    database: Path | None = None
+
+    @property
+    def shown(self) -> str:
+        """The address for people, without credentials."""
+        return without_credentials(self.uri)
+
+
+def resolve(root: Path, tracking: Tracking, project: str, environ: Mapping[str, str]) -> StoreAddress:
+    """Return the store of a project: MLFLOW_TRACKING_URI, else ``tracking.uri``, else SQLite in ``.nbtools``.
+
+    Raises
+    ------
+    UsageError
+        If the address is none that MLflow 3 takes.
+    """
+    given = environ.get("MLFLOW_TRACKING_URI", "")
+    uri = given or tracking.uri
+    experiment = environ.get("MLFLOW_EXPERIMENT_NAME", "") or tracking.experiment or project
+    state = root / ".nbtools"
+    if not uri:
+        database = state / "mlflow.db"
+        return StoreAddress(f"sqlite:///{database}", experiment, str(state / "artifacts"), database)
+    where = "MLFLOW_TRACKING_URI" if given else "tracking.uri"
+    if match := _SQLITE.fullmatch(uri):
+        database = root / match["path"].split("?", 1)[0]
+        return StoreAddress(f"sqlite:///{database}", experiment, str(database.parent / "artifacts"), database)
+    scheme = uri.split("://", 1)[0].split("+", 1)[0].lower() if "://" in uri else uri.lower()
+    if scheme not in _SERVERS:
+        message = f"MLflow cannot keep runs at {without_credentials(uri)!r}"
+        fix = "use a server (http://host:5000) or SQLite (sqlite:///mlflow.db); MLflow 3 refuses folders"
+        raise UsageError.of(message, where=where, fix=fix)
+    return StoreAddress(uri, experiment)
+
+
+def without_credentials(uri: str) -> str:
+    """Return an address that may be shown.
+
+    >>> without_credentials("postgresql://me:secret@host/db")
+    'postgresql://host/db'
+    """
+    return re.sub(r"(?<=://)[^/@]*@", "", re.sub(r"(?i)(password|token|secret)=[^&]*", r"\1=…", uri))

@@ -1,0 +1,312 @@
+"""Tells MLflow what happens, from a process of its own: its import takes seconds and must not be waited for."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nbtools.errors import OperationError
+from nbtools.execution.events import (
+    Artifact,
+    Event,
+    RunFinished,
+    RunStarted,
+    StageFailed,
+    StageFinished,
+    StageRetried,
+    StageReused,
+    StageSkipped,
+    StageStarted,
+)
+from nbtools.tracking.address import StoreAddress, without_credentials
+from nbtools.tracking.template import ensure_store
+
+_DELIVERY_S = 300.0
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # A server that does not answer is reported after seconds, not after minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+_STATUS = {"passed": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
+
+
+class MlflowTracker:
+    """A listener that keeps a run in MLflow: one parent run, and one nested run for each executed stage.
+
+    Parameters
+    ----------
+    address
+        The store; a missing SQLite store is made.
+    root
+        The project's folder, which paths in events are relative to.
+    note
+        Told, in words, of what takes long.
+
+    Raises
+    ------
+    OperationError, OSError
+        If an SQLite store cannot be made.
+    """
+
+    def __init__(self, address: StoreAddress, root: Path, note: Callable[[str], None]) -> None:
+        self._address = address
+        self._root = root
+        if address.database is not None:
+            ensure_store(address.database, note)
+        self._pool = ProcessPoolExecutor(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_prepare,
+            initargs=(os.getpid(), _QUIET),
+        )
+        self._pending: list[tuple[str, Future[Any]]] = []
+        self._begun: Future[tuple[str, str]] | None = None
+        self._runs: dict[str, str] = {}
+        self._summary: dict[str, str] = {}
+        self._tags: dict[str, str] = {}
+
+    # What execution asks
+
+    def environment(self, stage: str, attempt: int) -> dict[str, str]:
+        """Start a stage's nested run and return what puts a kernel inside it.
+
+        Raises
+        ------
+        OperationError
+            If the store cannot be reached.
+        """
+        experiment_id, parent = self._parent()
+        tags = {
+            **self._tags,
+            "mlflow.parentRunId": parent,
+            "mlflow.source.type": "NOTEBOOK",
+            "nbtools.stage": stage,
+            "nbtools.attempt": str(attempt),
+        }
+        name = stage.split(".", 1)[1] if "." in stage else stage
+        try:
+            run_id = self._do("begin_stage", experiment_id, name, tags, time.time()).result()
+        except Exception as error:
+            raise self._unreachable(error) from error
+        self._runs[stage] = run_id
+        return {
+            **_QUIET,
+            "MLFLOW_TRACKING_URI": self._address.uri,
+            "MLFLOW_EXPERIMENT_ID": experiment_id,
+            "MLFLOW_RUN_ID": run_id,
+            "MLFLOW_RUN_CONTEXT": json.dumps({"mlflow.parentRunId": run_id, "nbtools.stage": stage}),
+        }
+
+    def metrics(self, stage: str) -> dict[str, float]:
+        """Return what the stage's notebook logged; nothing if the store does not answer."""
+        try:
+            found: dict[str, float] = self._do("metrics", self._runs[stage]).result()
+        except Exception as error:  # noqa: BLE001 - the result of hours of work must not be lost for its metrics
+            self._pending.append((f"metrics of {stage}", _failed(error)))
+            return {}
+        return found
+
+    # What happens
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event; delivery happens in the background, in order."""
+        match event:
+            case RunStarted():
+                self._run_started(event)
+            case StageStarted():
+                self._stage_started(event)
+            case StageFinished():
+                self._summary[event.stage] = "executed"
+                tags = {f"nbtools.output.{item.dataset}": item.digest for item in event.outputs}
+                tags["nbtools.duration_s"] = f"{event.duration_s:.3f}"
+                self._end_stage(event.stage, "FINISHED", tags, event.executed, event.at)
+            case StageFailed() | StageRetried():
+                failure = event.failure
+                self._summary[event.stage] = f"failed: {failure.message}"
+                tags = {"nbtools.failure": failure.message, "nbtools.failed_cell": str(failure.cell or "")}
+                status = "KILLED" if failure.kind == "cancelled" else "FAILED"
+                self._end_stage(event.stage, status, tags, failure.notebook, event.at)
+            case StageReused():
+                self._summary[event.stage] = event.how
+            case StageSkipped():
+                self._summary[event.stage] = f"skipped: {event.because}"
+            case RunFinished():
+                self._run_finished(event)
+            case _:
+                pass
+
+    def close(self) -> tuple[str, ...]:
+        """Wait until everything is delivered and return what could not be, in words."""
+        deadline = time.monotonic() + _DELIVERY_S
+        lost = []
+        for what, future in self._pending:
+            try:
+                future.result(timeout=max(0.0, deadline - time.monotonic()))
+            except Exception as error:  # noqa: BLE001 - whatever MLflow, its database or its server raises
+                lost.append(
+                    f"tracking: {what} could not be delivered to {self._address.shown}: {_said(error)}"
+                )
+        self._pending.clear()
+        self._pool.shutdown(wait=not lost, cancel_futures=True)
+        return tuple(dict.fromkeys(lost))
+
+    def _run_started(self, event: RunStarted) -> None:
+        revision = event.revision
+        self._tags = {
+            key: value
+            for key, value in {
+                "mlflow.user": revision.user,
+                "mlflow.source.name": event.project,
+                "mlflow.source.git.commit": revision.commit,
+                "mlflow.source.git.branch": revision.branch,
+                "mlflow.source.git.repoURL": revision.remote,
+                "nbtools.dirty": str(revision.dirty).lower(),
+                "nbtools.run": event.run,
+                "nbtools.project": event.project,
+            }.items()
+            if value
+        }
+        targets = " ".join(event.targets) or "everything"
+        planned = sum(step.action == "run" for step in event.steps)
+        note = (
+            f"`nbtools run {' '.join(event.targets)}`: {planned} of {len(event.steps)} stages planned to run"
+        )
+        tags = {
+            **self._tags,
+            "mlflow.source.type": "PROJECT",
+            "mlflow.note.content": note,
+            "nbtools.targets": targets,
+        }
+        name = f"{targets} {event.run.rpartition('-')[2]}"[:250]
+        address = self._address
+        self._begun = self._do("begin", address.experiment, address.artifacts, name, tags, event.at)
+        if event.overrides:
+            self._later("params", self._describe_parent, dict(event.overrides))
+
+    def _describe_parent(self, overrides: Mapping[str, Any]) -> Future[Any]:
+        return self._do("describe", self._parent()[1], overrides, {}, ())
+
+    def _stage_started(self, event: StageStarted) -> None:
+        run_id = self._runs.get(event.stage)
+        if run_id is None:
+            return
+        tags = {
+            "nbtools.fingerprint": event.fingerprint,
+            "nbtools.notebook": event.notebook,
+            "nbtools.notebook_digest": event.notebook_digest,
+            "mlflow.source.name": event.notebook,
+            "nbtools.python": event.python,
+            **{f"nbtools.input.{item.dataset}": item.digest for item in event.inputs},
+        }
+        inputs = [asdict(item) for item in _distinct(event.inputs)]
+        self._keep(f"params of {event.stage}", self._do("describe", run_id, dict(event.params), tags, inputs))
+
+    def _end_stage(self, stage: str, status: str, tags: Mapping[str, str], notebook: str, at: float) -> None:
+        run_id = self._runs.get(stage)
+        if run_id is None:
+            return
+        self._keep(f"the end of {stage}", self._do("finish", run_id, status, dict(tags), at))
+        if notebook:
+            future = self._do("attach_notebook", run_id, str(self._root / notebook), module="notebook_html")
+            self._keep(f"the notebook of {stage}", future)
+
+    def _run_finished(self, event: RunFinished) -> None:
+        self._later("the plan", self._finish_parent, event)
+
+    def _finish_parent(self, event: RunFinished) -> Future[Any]:
+        parent = self._parent()[1]
+        self._keep("the plan", self._do("attach", parent, "plan.json", dict(self._summary)))
+        tags = {"nbtools.duration_s": f"{event.duration_s:.3f}"}
+        return self._do("finish", parent, _STATUS[event.status], tags, event.at)
+
+    # Delivery
+
+    def _parent(self) -> tuple[str, str]:
+        assert self._begun is not None
+        try:
+            return self._begun.result()
+        except Exception as error:
+            raise self._unreachable(error) from error
+
+    def _do(self, verb: str, *arguments: Any, module: str = "worker") -> Future[Any]:
+        return self._pool.submit(_call, module, verb, self._address.uri, *arguments)
+
+    def _later(self, what: str, begin: Callable[..., Future[Any]], *arguments: Any) -> None:
+        """Deliver what needs the parent run, without waiting for it here."""
+        assert self._begun is not None
+        done: Future[Any] = Future()
+
+        def go(_: Future[Any]) -> None:
+            try:
+                begin(*arguments).add_done_callback(lambda future: _hand_on(future, done))
+            except Exception as error:  # noqa: BLE001 - the parent run could not be made; said once, at the end
+                done.set_exception(error)
+
+        self._keep(what, done)
+        self._begun.add_done_callback(go)
+
+    def _keep(self, what: str, future: Future[Any]) -> None:
+        self._pending.append((what, future))
+
+    def _unreachable(self, error: Exception) -> OperationError:
+        fix = "start the server, correct the address, or run with --no-tracking"
+        if "out-of-date database schema" in str(error):
+            fix = f"mlflow db upgrade {self._address.shown}"
+        message = f"MLflow's store at {self._address.shown} does not take the run: {_said(error)}"
+        return OperationError.of(message, fix=fix)
+
+
+def _call(module: str, verb: str, *arguments: Any) -> Any:
+    # By name, so that the parent process never imports mlflow.
+    return getattr(importlib.import_module(f"nbtools.tracking.{module}"), verb)(*arguments)
+
+
+def _prepare(parent: int, environment: Mapping[str, str]) -> None:
+    """Make the process quiet, deaf to Ctrl-C while it delivers, and end it when its parent has gone."""
+    os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    importlib.import_module("nbtools.tracking.worker")
+
+
+def _distinct(artifacts: tuple[Artifact, ...]) -> list[Artifact]:
+    return list({(item.dataset, item.digest): item for item in artifacts}.values())
+
+
+def _hand_on(source: Future[Any], target: Future[Any]) -> None:
+    if error := source.exception():
+        target.set_exception(error)
+    else:
+        target.set_result(source.result())
+
+
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _said(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return without_credentials(lines[0] if lines else type(error).__name__)[:300]

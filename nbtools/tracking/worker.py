@@ -1,0 +1,130 @@
+"""MLflow's side of a run. Imported only by the process that ``tracker`` starts, never by nbtools itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+#: What MLflow would cut without a word (mlflow/utils/validation.py).
+_LONGEST_PARAM = 6_000
+_LONGEST_TAG = 8_000
+_PARAMS_AT_ONCE = 100
+_TAGS_AT_ONCE = 100
+
+logging.getLogger("mlflow").setLevel(logging.ERROR)
+logging.getLogger("alembic").setLevel(logging.ERROR)
+warnings.simplefilter("ignore")
+
+_clients: dict[str, MlflowClient] = {}
+
+
+def begin(
+    uri: str, experiment: str, artifacts: str, name: str, tags: Mapping[str, str], at: float
+) -> tuple[str, str]:
+    """Start the parent run and return the ids of its experiment and of itself."""
+    client = _client(uri)
+    experiment_id = _experiment(client, experiment, artifacts)
+    run = client.create_run(experiment_id, int(at * 1000), _short(tags), name)
+    return experiment_id, run.info.run_id
+
+
+def begin_stage(uri: str, experiment_id: str, name: str, tags: Mapping[str, str], at: float) -> str:
+    """Start a nested run and return its id."""
+    run = _client(uri).create_run(experiment_id, int(at * 1000), _short(tags), name)
+    return str(run.info.run_id)
+
+
+def describe(
+    uri: str,
+    run_id: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    inputs: Sequence[Mapping[str, Any]],
+) -> None:
+    """Log params, tags and input datasets of a run."""
+    client = _client(uri)
+    texts = {name: _text(value) for name, value in params.items()}
+    entries = [Param(name, _cut(text, _LONGEST_PARAM)) for name, text in texts.items()]
+    for start in range(0, len(entries), _PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=entries[start : start + _PARAMS_AT_ONCE])
+    if any(len(text) > _LONGEST_PARAM for text in texts.values()):
+        client.log_dict(run_id, dict(params), "params.json")
+    _tag(client, run_id, tags)
+    if inputs:
+        client.log_inputs(run_id, [_dataset(item, "input") for item in inputs])
+
+
+def finish(uri: str, run_id: str, status: str, tags: Mapping[str, str], at: float) -> None:
+    """End a run: tags, status and end time."""
+    client = _client(uri)
+    try:
+        _tag(client, run_id, tags)
+    finally:
+        client.set_terminated(run_id, status, int(at * 1000))
+
+
+def attach_file(uri: str, run_id: str, path: str, folder: str) -> None:
+    """Log a file of this machine as an artifact under ``folder``."""
+    _client(uri).log_artifact(run_id, path, folder)
+
+
+def attach(uri: str, run_id: str, name: str, content: Any) -> None:
+    """Log JSON-ready values as a file of the run."""
+    _client(uri).log_dict(run_id, content, name)
+
+
+def metrics(uri: str, run_id: str) -> dict[str, float]:
+    """Return the latest value of each metric of a run."""
+    return dict(_client(uri).get_run(run_id).data.metrics)
+
+
+def _client(uri: str) -> MlflowClient:
+    if uri not in _clients:
+        _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return _clients[uri]
+
+
+def _experiment(client: MlflowClient, name: str, artifacts: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts or None))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # somebody else was quicker
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _tag(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    entries = [RunTag(name, value) for name, value in _short(tags).items()]
+    for start in range(0, len(entries), _TAGS_AT_ONCE):
+        client.log_batch(run_id, tags=entries[start : start + _TAGS_AT_ONCE])
+
+
+def _short(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: _cut(value, _LONGEST_TAG) for name, value in tags.items()}
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _dataset(item: Mapping[str, Any], context: str) -> DatasetInput:
+    source = json.dumps({"uri": item["path"]})
+    # MLflow allows 36 characters for a digest; the whole one stands in the tag nbtools.input.<name>.
+    dataset = Dataset(str(item["dataset"]), str(item["digest"])[:36], "local", source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
