@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbtools.errors import NbtoolsError, Problem, UsageError
+from nbtools.errors import DataError, NbtoolsError, Problem, UsageError
 from nbtools.execution.database import Database
 from nbtools.execution.events import Event, RunStarted, StageFailed
 from nbtools.execution.files import explained, write_atomically
@@ -70,12 +70,13 @@ class StageStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProjectStatus:
-    """Where a project stands; ``running`` is the run that is under way, if any."""
+    """Where a project stands: its stages, the run that is under way if any, and missing external data."""
 
     project: str
     root: Path
     stages: tuple[StageStatus, ...]
     running: str = ""
+    missing: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ def plan(
     """
     with _opened(project, _overrides(params, params_file)) as opened:
         made, _, _ = _plan(opened, targets, force=force)
+        _check_data(made)
         return made
 
 
@@ -172,9 +174,9 @@ def run(  # noqa: PLR0913 - each is an option of the command
     NbtoolsError
         As ``plan``; and if the project's folder cannot be written to, or MLflow's store not be reached.
     """
-    from nbtools.execution.attempt import Around, Tracking
     from nbtools.execution.cancellation import Cancellation
     from nbtools.execution.contracts import Contracts
+    from nbtools.execution.outcome import Around
     from nbtools.execution.run import Options, Run, new_run_id, read_secrets
 
     if jobs is not None and jobs < 1:
@@ -191,18 +193,18 @@ def run(  # noqa: PLR0913 - each is an option of the command
     ):
         _remove_leftovers(home)
         made, keys, world = _plan(opened, targets, force=force)
+        _check_data(made)
         stages = taking_part(opened.dag, keys)
         masking = read_secrets(opened.workspace, stages, os.environ)
         _check_kernels(opened.workspace, [step.variant.stage for step in made.to_run()])
         opened.workspace.remember()
-        options = Options(
-            fail_fast=fail_fast, forced=_forced(opened.dag, targets, force), targets=tuple(targets)
-        )
+        forced = _forced(opened.dag, targets, force)
+        options = Options(jobs or _processors(), fail_fast, forced, tuple(targets))
         tracker = _LazyTracker(opened, note) if track else None
         around = Around(
             run=run_id,
             workspace=opened.workspace,
-            tracking=tracker.tracking() if tracker else Tracking(),
+            tracking=tracker.tracking() if tracker else _untracked(home.attempts / run_id),
             contracts=Contracts(home.root),
             cancellation=cancellation or Cancellation(),
             masking=masking,
@@ -210,7 +212,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
             note=note,
         )
         everyone: list[Listener] = [opened.database.append, *([tracker] if tracker else ()), *listeners]
-        outcome = Run(made, opened.dag, world, around, options, everyone).carry_out()
+        outcome = Run(made, opened.dag, world, around, options, _attempt, everyone).carry_out()
         opened.workspace.remember()
         if tracker:
             tracker.close()
@@ -220,7 +222,6 @@ def run(  # noqa: PLR0913 - each is an option of the command
 def status(project: Path | str | None = None) -> ProjectStatus:
     """Return where every stage stands. Nothing is run or written."""
     with _opened(project) as opened:
-        # What is missing is shown by ``plan``; here it must not hide where everything else stands.
         made, _, world = _plan(opened, (), force=False)
         outcomes = opened.database.last_outcomes()
         rows = tuple(
@@ -229,7 +230,7 @@ def status(project: Path | str | None = None) -> ProjectStatus:
         )
         running = holder(opened.project.state / "run.lock")
         name = "" if running is None else str(running.get("run", "?"))
-        return ProjectStatus(opened.spec.project, opened.project.root, rows, name)
+        return ProjectStatus(opened.spec.project, opened.project.root, rows, name, made.missing)
 
 
 def why(
@@ -382,8 +383,20 @@ def _plan(
     return make_plan(opened.dag, keys, world, forced=_forced(opened.dag, targets, force)), keys, world
 
 
+def _check_data(made: Plan) -> None:
+    if made.missing:
+        raise DataError(*made.missing)
+
+
 def _forced(dag: Dag, targets: Sequence[str], force: bool) -> frozenset[str]:
     return frozenset(dags.select(dag, targets)) if force else frozenset()
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _overrides(params: Mapping[str, Any] | None, params_file: Path | str | None) -> list[Overrides]:
@@ -474,17 +487,40 @@ def _cells(opened: _Opened, latest: Completion, notebook: str) -> Any:
     return cell_changes(code_cells(then), code_cells(opened.workspace.notebook_text(notebook)))
 
 
+def _attempt(*arguments: Any) -> Any:
+    # papermill takes more than a second to import, beside the other imports and only if a notebook runs.
+    from nbtools.execution.attempt import attempt
+
+    return attempt(*arguments)
+
+
+def _untracked(folder: Path) -> Any:
+    """Return a tracking that forgets: what notebooks log goes to a store that is removed with the run's folder."""
+    from nbtools.execution.outcome import Tracking
+    from nbtools.tracking.template import ensure_store
+
+    def environment(_stage: str, _attempt: int) -> dict[str, str]:
+        ensure_store(folder / "mlflow.db", lambda _: None)
+        return {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+
+    return Tracking(environment=environment)
+
+
 class _LazyTracker:
     """Starts MLflow's side of a run when the first notebook needs it, and not at all if none does."""
 
     def __init__(self, opened: _Opened, note: Callable[[str], None]) -> None:
-        self._opened = opened
+        from nbtools.tracking.address import resolve
+
+        root = opened.project.root
+        self._address = resolve(root, opened.spec.tracking, opened.spec.project, os.environ)
+        self._root = root
         self._note = note
         self._tracker: Any = None
         self._begun: RunStarted | None = None
 
     def tracking(self) -> Any:
-        from nbtools.execution.attempt import Tracking
+        from nbtools.execution.outcome import Tracking
 
         return Tracking(
             environment=lambda stage, attempt: self._started().environment(stage, attempt),
@@ -505,13 +541,10 @@ class _LazyTracker:
                 self._note(warning)
 
     def _started(self) -> Any:
-        from nbtools.tracking.address import resolve
         from nbtools.tracking.tracker import MlflowTracker
 
         if self._tracker is None:
-            spec, root = self._opened.spec, self._opened.project.root
-            address = resolve(root, spec.tracking, spec.project, os.environ)
-            self._tracker = MlflowTracker(address, root, self._note)
+            self._tracker = MlflowTracker(self._address, self._root, self._note)
             if self._begun is not None:
                 self._tracker(self._begun)
         return self._tracker

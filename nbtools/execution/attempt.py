@@ -8,77 +8,27 @@ import posixpath
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from nbtools.errors import DataError, NbtoolsError, OperationError
-from nbtools.execution.cancellation import Cancellation
-from nbtools.execution.contracts import Contracts
 from nbtools.execution.events import (
     Artifact,
     CellFinished,
     CellStarted,
     Event,
     Failure,
-    Revision,
     StageStarted,
 )
 from nbtools.execution.files import operation_error, write_atomically
-from nbtools.execution.masking import Masking
 from nbtools.execution.notebook import Executed, Job, execute, plain
+from nbtools.execution.outcome import Around, Failed, Success
 from nbtools.execution.placing import file_name, place
-from nbtools.execution.workspace import Workspace
+from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
 from nbtools.pipeline.plan import Completion, Step
 from nbtools.pipeline.spec import Secret
-
-
-@dataclass(frozen=True, slots=True)
-class Tracking:
-    """What execution asks of whoever keeps the runs.
-
-    Parameters
-    ----------
-    environment
-        Of a stage (key, attempt): variables that put its kernel inside its own MLflow run.
-    metrics
-        What a stage's notebook logged.
-    """
-
-    environment: Callable[[str, int], Mapping[str, str]] = lambda _stage, _attempt: {}
-    metrics: Callable[[str], Mapping[str, float]] = lambda _stage: {}
-
-
-@dataclass(frozen=True, slots=True)
-class Around:
-    """What all attempts of a run share."""
-
-    run: str
-    workspace: Workspace
-    tracking: Tracking
-    contracts: Contracts
-    cancellation: Cancellation
-    masking: Masking
-    revision: Revision
-    note: Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Success:
-    """What a stage made."""
-
-    completion: Completion
-    outputs: tuple[Artifact, ...]
-    executed: str
-
-
-class Failed(Exception):
-    """The attempt ended without a result; ``failure`` says why."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
 
 
 def attempt(
@@ -243,12 +193,12 @@ class _Attempt:
             raise OperationError.of(f"the working directory {self.stage.cwd!r} does not exist", fix=fix)
         return folder
 
-    def _staged(self, output: Any) -> Path:
-        folder = self.folder / str(output.variable)
+    def _staged(self, output: Output) -> Path:
+        folder = self.folder / output.variable
         folder.mkdir(parents=True, exist_ok=True)
         return folder / posixpath.basename(output.path)
 
-    def _variables(self, where: Callable[[Any], Path]) -> dict[str, Any]:
+    def _variables(self, where: Callable[[Output], Path]) -> dict[str, Any]:
         """Return what is injected: params, and paths relative to the kernel's working directory."""
         cwd = self.project.root / self.stage.cwd
         values: dict[str, Any] = {}
@@ -268,7 +218,7 @@ class _Attempt:
             for value in self.workspace.params(self.step.variant).values()
             if isinstance(value, Secret)
         }
-        others = secret_variables(self.workspace) - own
+        others = self.workspace.secret_variables() - own
         environment = {name: value for name, value in os.environ.items() if name not in others}
         folders = [self.project.root / folder for folder in self.workspace.import_folders(self.stage)]
         paths = [str(folder) for folder in folders if folder.is_dir()]
@@ -382,17 +332,6 @@ class _Attempt:
         except OSError:
             return failure  # a full disk: the failure itself matters more
         return replace(failure, notebook=self.project.relative(path))
-
-
-def secret_variables(workspace: Workspace) -> set[str]:
-    """Return the environment variables that hold secrets of any stage of the project."""
-    spec = workspace.spec
-    layers = [
-        spec.params,
-        *(item.params for item in spec.pipelines),
-        *(stage.params for stage in spec.stages()),
-    ]
-    return {value.env for layer in layers for value in layer.values() if isinstance(value, Secret)}
 
 
 def _relative(path: Path, cwd: Path) -> str:

@@ -170,6 +170,7 @@ class StageReused:
     fingerprint: str
     how: str
     outputs: tuple[Artifact, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from nbtools.errors import NbtoolsError, Problem, UsageError
-from nbtools.execution.attempt import Around, Failed, Success, attempt, secret_variables
 from nbtools.execution.events import (
     Artifact,
     Event,
@@ -28,6 +28,7 @@ from nbtools.execution.events import (
 )
 from nbtools.execution.files import operation_error
 from nbtools.execution.masking import SHORTEST, Masking
+from nbtools.execution.outcome import Around, Failed, Success
 from nbtools.execution.placing import restore
 from nbtools.execution.state import RunState
 from nbtools.execution.workspace import Workspace
@@ -63,6 +64,9 @@ class Options:
     targets: Sequence[str] = ()
 
 
+Attempt: TypeAlias = Callable[[Step, int, Sequence[Completion], Around, Callable[[Event], None]], Success]
+
+
 def new_run_id(now: float) -> str:
     """Return an id that sorts by time and that people can type the end of."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{secrets.token_hex(2)}"
@@ -86,7 +90,7 @@ def read_secrets(workspace: Workspace, stages: Iterable[Stage], environ: Mapping
                 problems[name] = Problem(message, fix=f"export {name}=… before the run")
     if problems:
         raise UsageError(*problems.values())
-    known = secret_variables(workspace)
+    known = workspace.secret_variables()
     return Masking({name: environ[name] for name in known if len(environ.get(name, "")) >= SHORTEST})
 
 
@@ -97,6 +101,8 @@ class Run:
     ----------
     plan, world
         What to do, and what it was made from: steps are decided again once their inputs are known.
+    attempt
+        Runs one stage once, as ``nbtools.execution.attempt.attempt`` does.
     listeners
         Told of every event; one that fails is passed over.
     """
@@ -108,6 +114,7 @@ class Run:
         world: Surroundings,
         around: Around,
         options: Options,
+        attempt: Attempt,
         listeners: Sequence[Callable[[Event], None]],
     ) -> None:
         self.plan = plan
@@ -115,6 +122,7 @@ class Run:
         self.world = world
         self.around = around
         self.options = options
+        self.attempt = attempt
         self.listeners = listeners
         self.workspace = around.workspace
         self.run_id = around.run
@@ -252,9 +260,10 @@ class Run:
         self.done[step.key] = replace(step, action=Action.NOTHING)
         if step.action is Action.RESTORE or how == "unchanged inputs":
             self.workspace.database.use(step.key, step.fingerprint)
-        self.emit(
-            StageReused(self.run_id, time.time(), step.key, step.fingerprint, how, self._artifacts(step))
-        )
+        metrics = step.completion.metrics if step.completion else {}
+        outputs = self._artifacts(step)
+        now = time.time()
+        self.emit(StageReused(self.run_id, now, step.key, step.fingerprint, how, outputs, metrics))
         return None
 
     def _artifacts(self, step: Step) -> tuple[Artifact, ...]:
@@ -277,7 +286,7 @@ class Run:
             number += 1
             started = time.time()
             try:
-                return self._succeed(step, attempt(step, number, upstream, self.around, self.emit))
+                return self._succeed(step, self.attempt(step, number, upstream, self.around, self.emit))
             except Failed as failed:
                 failure = failed.failure
             except Exception as error:  # a defect of ours must not stop the other stages

@@ -150,7 +150,13 @@ def _stage_after(stage: StageState, event: Event) -> StageState:  # noqa: PLR091
                 failure=None,
             )
         case StageReused():
-            return replace(stage, status=event.how, outputs=event.outputs, fingerprint=event.fingerprint)
+            return replace(
+                stage,
+                status=event.how,
+                outputs=event.outputs,
+                metrics=event.metrics,
+                fingerprint=event.fingerprint,
+            )
         case StageFailed():
             return replace(stage, status="failed", duration_s=event.duration_s, failure=event.failure)
         case StageSkipped():

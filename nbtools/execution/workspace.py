@@ -166,6 +166,16 @@ class Workspace:
         """Return the params of a stage, without those of its matrix."""
         return dict(params.resolve(stage, self.notebooks[stage.key], self.spec, self.overrides))
 
+    def secret_variables(self) -> set[str]:
+        """Return the environment variables that hold secrets of any stage of the project."""
+        spec = self.spec
+        layers = [
+            spec.params,
+            *(item.params for item in spec.pipelines),
+            *(item.params for item in spec.stages()),
+        ]
+        return {value.env for layer in layers for value in layer.values() if isinstance(value, Secret)}
+
     def ingredients(self, variant: Variant) -> Ingredients:
         """Return all that the variant's result depends on but its inputs."""
         if variant.key not in self._local:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from nbtools.errors import DataError, Problem
+from nbtools.errors import Problem
 from nbtools.pipeline.dag import Dag, Variant
 from nbtools.pipeline.fingerprint import Ingredients, differences, digest
 
@@ -111,9 +111,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps in running order."""
+    """The steps in running order, and the external data that are missing."""
 
     steps: tuple[Step, ...]
+    missing: tuple[Problem, ...] = ()
 
     def to_run(self) -> tuple[Step, ...]:
         """Return the steps whose notebooks would run."""
@@ -133,11 +134,6 @@ def plan(dag: Dag, keys: Iterable[str], world: Surroundings, *, forced: Collecti
         Variants in running order, everything that they need included.
     forced
         Keys of variants that run even if they are up to date.
-
-    Raises
-    ------
-    DataError
-        If external data are missing; all of them are named.
     """
     steps: dict[str, Step] = {}
     missing: dict[str, Problem] = {}
@@ -145,9 +141,7 @@ def plan(dag: Dag, keys: Iterable[str], world: Surroundings, *, forced: Collecti
         variant = dag.variants[key]
         missing.update(_missing(variant, world))
         steps[key] = decide(variant, steps, world, forced=key in forced)
-    if missing:
-        raise DataError(*missing.values())
-    return Plan(tuple(steps.values()))
+    return Plan(tuple(steps.values()), tuple(missing.values()))
 
 
 def decide(variant: Variant, done: Mapping[str, Step], world: Surroundings, *, forced: bool = False) -> Step:
