@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +18,18 @@ from nbtools.execution.events import Event
 from nbtools.execution.state import RunState
 
 
-def notebook(*cells: str, params: str | None = "", metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def notebook(
+    *cells: str, params: str | None = "", metadata: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return a notebook as JSON values: a cell tagged ``parameters`` (none if ``params`` is None), then ``cells``."""
     sources = [] if params is None else [(params, ["parameters"])]
     sources += [(cell, []) for cell in cells]
     return {
         "nbformat": 4,
         "nbformat_minor": 5,
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}} if metadata is None else metadata,
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+        if metadata is None
+        else metadata,
         "cells": [
             {
                 "cell_type": "code",
@@ -83,6 +91,55 @@ class SmallProject:
         """Return the status of each stage."""
         return {key: stage.status for key, stage in state.stages.items()}
 
+    def cells(self, path: str) -> list[dict[str, Any]]:
+        """Return the cells of the notebook at ``path``."""
+        return json.loads(self.text(path))["cells"]
+
+    def command(
+        self, *words: str, env: Mapping[str, str] | None = None, folder: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``nbtools`` with ``words`` in a process of its own, and wait for its end."""
+        return subprocess.run(
+            [*NBTOOLS, *words],
+            cwd=self.root / folder,
+            env=environment(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=240,
+            check=False,
+        )
+
+    def start(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start ``nbtools`` with ``words`` in a process of its own."""
+        return subprocess.Popen(
+            [*NBTOOLS, *words],
+            cwd=self.root,
+            env=environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+
+
+#: The command, on the interpreter that runs the tests.
+NBTOOLS = (sys.executable, "-m", "nbtools")
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a command: no colours, UTF-8, and ``more``."""
+    return {**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1", **(more or {})}
+
+
+def wait_until(holds: Callable[[], object], within_s: float = 60) -> None:
+    """Wait until ``holds`` returns something true; fail after ``within_s`` seconds."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
+
 
 TWO_STAGES = """
     params: {factor: 2}
@@ -117,6 +174,32 @@ def two_stages(root: Path) -> SmallProject:
         """,
         params='doubled = "../data/doubled.txt"\ntotal = "../data/total.txt"',
     )
+    return project
+
+
+WRITE = "from pathlib import Path\nPath(result).write_text('done')"
+
+
+def one_stage(root: Path, *cells: str, params: str = "", options: str = "") -> SmallProject:
+    """Return a project with the stage ``work.only``, which runs ``cells`` and then writes ``result.txt``.
+
+    Parameters
+    ----------
+    params
+        What its parameters cell sets beside ``result``.
+    options
+        More keys of the stage, such as ``timeout: 2s``.
+    """
+    project = SmallProject(root)
+    more = f", {options}" if options else ""
+    project.spec(f"""
+        data: {{result: result.txt}}
+        pipelines:
+          work:
+            stages:
+              only: {{notebook: only.ipynb, outputs: [result]{more}}}
+    """)
+    project.notebook("only.ipynb", *cells, WRITE, params=f'{textwrap.dedent(params)}\nresult = "result.txt"')
     return project
 
 

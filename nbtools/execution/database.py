@@ -252,8 +252,9 @@ def _connect(path: Path, writable: bool) -> sqlite3.Connection:
     address = path.resolve().as_uri()
     try:
         connection = _open(f"{address}?mode=ro", uri=True)
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        return connection
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        # None yet: somebody is making it at this moment, or was killed while doing so.
+        return connection if tables else _open(":memory:", uri=False)
     except sqlite3.OperationalError:
         # A folder that cannot be written to: nobody else writes there either.
         return _open(f"{address}?mode=ro&immutable=1", uri=True)

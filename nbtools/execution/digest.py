@@ -107,8 +107,9 @@ class Memo:
         known = self.fresh.get(key) or self._known.get(key)
         if known and known[:4] == signature:
             return known[4]
-        found = file_digest(path)
+        # Measured before reading: who writes while this reads may do so within the tick of the file's times.
         age = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
+        found = file_digest(path)
         if age > _CLOCK_GRANULARITY_NS:
             self.fresh[key] = (*signature, found)
         return found

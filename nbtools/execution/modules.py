@@ -34,7 +34,7 @@ class ModuleFinder:
         self._facts = facts
         self._new_facts = new_facts
         self._listings: dict[str, frozenset[str]] = {}
-        self._found: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
+        self._found: dict[tuple[str, tuple[str, ...]], tuple[tuple[str, str], ...]] = {}
 
     def closure(self, names: Iterable[str], folders: tuple[str, ...]) -> tuple[dict[str, str], set[str]]:
         """Return the project's files that are imported, by path with digest, and all other top-level names.
@@ -55,13 +55,13 @@ class ModuleFinder:
             if name in seen or name.startswith("."):
                 continue
             seen.add(name)
-            paths = self._resolve(name, folders)
-            if not paths:
+            found = self._resolve(name, folders)
+            if not found:
                 foreign.add(name.partition(".")[0])
-            for path in paths:
+            for path, module in found:
                 if path not in files:
                     files[path] = self._digest_of_file(self._root / path)
-                    pending += self._imports(path, files[path], name)
+                    pending += self._imports(path, files[path], module)
         own = {name.partition(".")[0] for name in seen if self._resolve(name.partition(".")[0], folders)}
         return files, foreign - own
 
@@ -71,14 +71,14 @@ class ModuleFinder:
         files, _ = self.closure(self._imports(path, digest, ""), folders)
         return {path: digest, **files}
 
-    def _resolve(self, name: str, folders: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the files that importing ``name`` executes: its packages' and its own."""
+    def _resolve(self, name: str, folders: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+        """Return the files that importing ``name`` executes, its packages' and its own, each with its module."""
         key = (name, folders)
         if key not in self._found:
             self._found[key] = next(filter(None, (self._resolve_in(name, folder) for folder in folders)), ())
         return self._found[key]
 
-    def _resolve_in(self, name: str, folder: str) -> tuple[str, ...]:
+    def _resolve_in(self, name: str, folder: str) -> tuple[tuple[str, str], ...]:
         parts = name.split(".")
         listing = self._listing(folder)
         if parts[0] not in listing and f"{parts[0]}.py" not in listing:
@@ -88,7 +88,7 @@ class ModuleFinder:
             base = posixpath.normpath(posixpath.join(folder, *parts[:depth]))
             for candidate in (f"{base}/__init__.py", f"{base}.py"):
                 if (self._root / candidate).is_file():
-                    found.append(candidate)
+                    found.append((candidate, ".".join(parts[:depth])))
                     break
         return tuple(found)
 

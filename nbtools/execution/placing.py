@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from nbtools.execution.workspace import Workspace
@@ -33,13 +34,13 @@ def place(source: Path, path: str, workspace: Workspace, run: str, note: Callabl
         note(
             f"{path} had been changed by hand; the changed version is now {workspace.project.relative(kept)}"
         )
-    if target.is_dir() and not target.is_symlink():
+    if os.path.lexists(target) and (source.is_dir() or (target.is_dir() and not target.is_symlink())):
         # A folder cannot be replaced in one step. Whoever is killed in between finds it restored next time.
         old = _free(workspace.project.attempts / "replaced" / path)
         old.parent.mkdir(parents=True, exist_ok=True)
         os.replace(target, old)
         os.replace(source, target)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     else:
         os.replace(source, target)
     workspace.forget(path)
@@ -78,9 +79,18 @@ def file_name(key: str) -> str:
     return f"{kept[:60]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
+def _remove(path: Path) -> None:
+    """Remove a file, link or folder as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
 def _free(path: Path) -> Path:
     candidate, number = path, 1
-    while candidate.exists():
+    while os.path.lexists(candidate):
         number += 1
         candidate = path.with_name(f"{path.name}.{number}")
     return candidate

@@ -5,6 +5,7 @@ Rules of this file: no I/O. Mistakes are collected, not raised, so that all are 
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
@@ -73,6 +74,7 @@ class _Builder:
         self.check_writers(stages, datasets)
         self.check_after(stages)
         self.check_patterns(stages, datasets)
+        self.check_notebooks_kept(stages, datasets)
         if found := cycle(stages):
             path = _stage_path(found[0])
             chain = " → ".join([*(stage.key for stage in found), found[0].key])
@@ -295,6 +297,18 @@ class _Builder:
                     "a pattern needs a stage with a matrix that lists it as output",
                 )
 
+    def check_notebooks_kept(self, stages: list[Stage], datasets: Mapping[str, Dataset]) -> None:
+        holding: dict[str, list[str]] = {}  # notebooks by their own path and every folder above
+        for notebook in sorted({stage.notebook for stage in stages}):
+            for place in itertools.accumulate(notebook.split("/"), posixpath.join):
+                holding.setdefault(place, []).append(notebook)
+        for stage in stages:
+            for binding in stage.outputs:
+                path = datasets[binding.dataset].path
+                for notebook in holding.get(path, ()):
+                    message = f"writing {binding.dataset!r} ({path}) would replace the notebook {notebook}"
+                    self.problem((*_stage_path(stage), "outputs"), message, "write to another path")
+
     def check_patterns(self, stages: Iterable[Stage], datasets: Mapping[str, Dataset]) -> None:
         for stage in stages:
             for binding in stage.outputs:
@@ -311,6 +325,23 @@ class _Builder:
                         f"variants with other values of {name!r} would write the same {binding.dataset!r}",
                         f"put {{{name}}} into the path of {binding.dataset!r}",
                     )
+                if names and names == set(stage.matrix):
+                    self.check_variants(stage, datasets[binding.dataset], datasets)
+
+    def check_variants(self, stage: Stage, dataset: Dataset, datasets: Mapping[str, Dataset]) -> None:
+        """Check that no two variants write the same path, such as ``a-b-c`` from ``{x}-{y}``."""
+        plain = [other for other in datasets.values() if not other.placeholders]
+        taken = {other.path: f"the dataset {other.name!r}" for other in plain}
+        for values in itertools.product(*stage.matrix.values()):
+            point = dict(zip(stage.matrix, map(path_part, values), strict=True))
+            path = posixpath.normpath(dataset.path.format(**point))
+            shown = "the variant " + ", ".join(f"{name}={value}" for name, value in point.items())
+            if other := taken.get(path):
+                message = f"{other} and {shown} are the same path {path!r}"
+                fix = f"change the pattern of {dataset.name!r}"
+                self.problem((*_stage_path(stage), "matrix"), message, fix)
+                return
+            taken[path] = shown
 
     def check_after(self, stages: list[Stage]) -> None:
         for stage in stages:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +63,7 @@ class Difference:
 
 def digest(ingredients: Ingredients) -> str:
     """Return the fingerprint: equal exactly if all ingredients are equal."""
-    text = json.dumps(to_record(ingredients), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(to_record(ingredients), ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -74,7 +75,8 @@ def to_record(ingredients: Ingredients) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return dict(value) if isinstance(value, Mapping) else value
+    # The order of the names says nothing; that within a param's value can be seen by the notebook.
+    return {name: value[name] for name in sorted(value)} if isinstance(value, Mapping) else value
 
 
 def from_record(record: Mapping[str, Any]) -> Ingredients:
@@ -87,8 +89,8 @@ def differences(old: Ingredients, new: Ingredients) -> tuple[Difference, ...]:
     """Return what changed from ``old`` to ``new``, what a person would look at first coming first."""
     found: list[Difference] = []
     if old.code != new.code:
-        changed = sum(1 for digest in new.code if digest not in old.code)
-        gone = sum(1 for digest in old.code if digest not in new.code)
+        before_code, after_code = Counter(old.code), Counter(new.code)
+        changed, gone = (after_code - before_code).total(), (before_code - after_code).total()
         found.append(Difference("code", "", str(gone), str(changed)))
     for name in _either(old.params, new.params):
         before, after = old.params.get(name, _ABSENT), new.params.get(name, _ABSENT)

@@ -100,8 +100,27 @@ def _validate(tree: Tree, file: str) -> tuple[Document | None, list[Problem]]:
             problems = [_problem(detail, tree, file) for detail in details]
             first = False
         for detail in reversed(details):
-            if not _prune(value, _path(detail)):
+            if not (_fill_in(value, _path(detail)) or _prune(value, _path(detail))):
                 return None, problems
+
+
+def _fill_in(value: Any, path: DocumentPath) -> bool:
+    """Put something valid where nothing else could be checked without it."""
+    stand_in = _STAND_INS.get((len(path), path[-1] if len(path) != 4 else "stage")) if path else None
+    if stand_in is None:
+        return False
+    for part in path[:-1]:
+        value = value[part]
+    value[path[-1]] = copy.copy(stand_in)
+    return True
+
+
+_STAND_INS: dict[tuple[int, str | int], Any] = {
+    (1, "version"): 1,
+    (1, "project"): "unnamed",
+    (4, "stage"): {"notebook": "unnamed.ipynb"},
+    (5, "notebook"): "unnamed.ipynb",
+}
 
 
 def _path(detail: Any) -> DocumentPath:

@@ -71,39 +71,46 @@ def parse(text: str, file: str) -> Tree:
     """Return the first document of ``text`` with the place of every part; never raises for bad YAML."""
     tree = Tree()
     try:
-        if _nests_deeply(text):
-            raise RecursionError
+        text.encode()
+        if place := _deep_place(text, file):
+            tree.problems.append(_too_deep(place))
+            return tree
         node = yaml.compose(text, _CoreSchemaLoader)
+    except UnicodeEncodeError as error:
+        tree.problems.append(_character_problem(error.start, text, file))
     except yaml.MarkedYAMLError as error:
         tree.problems.append(_syntax_problem(error, text, file))
     except yaml.reader.ReaderError as error:
-        tree.problems.append(_character_problem(error, text, file))
-    except RecursionError:
-        tree.problems.append(Problem("this is nested too deeply", file))
+        tree.problems.append(_character_problem(_position(error, text), text, file))
     else:
         if node is not None:
             _Walk(tree, file, len(text)).document(node)
     return tree
 
 
-def _nests_deeply(text: str) -> bool:
-    """Tell whether ``text`` might nest so deeply that libyaml's composer overflows the C stack."""
+def _deep_place(text: str, file: str) -> Location | None:
+    """Return where ``text`` nests so deeply that libyaml's composer might overflow the C stack."""
     if max((len(line) for line in text.splitlines()), default=0) <= _SAFE_WIDTH:
         brackets = max(text.count("["), text.count("{"))
         if brackets <= _SAFE_WIDTH:
-            return False
+            return None
     depth = 0
     try:
         for event in yaml.parse(text, _CoreSchemaLoader):
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > _MOST_DEPTH:
-                    return True
+                    mark = event.start_mark
+                    return Location(file, mark.line + 1, mark.column + 1) if mark else Location(file, 1, 1)
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
     except yaml.YAMLError:
-        return False  # the composer meets the same error before it goes any deeper
-    return False
+        return None  # the composer meets the same error before it goes any deeper
+    return None
+
+
+def _too_deep(place: Location) -> Problem:
+    return Problem("this is nested too deeply", str(place), fix=f"use at most {_MOST_DEPTH} levels")
 
 
 def parse_value(text: str) -> Any:
@@ -134,6 +141,10 @@ def dotted(path: Path) -> str:
 class _Refused(Exception):
     """The document is too large to go on with."""
 
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
 
 class _Walk:
     """Turns PyYAML's nodes into values, once."""
@@ -149,9 +160,7 @@ class _Walk:
             self.tree.value = self.value(node, ())
         except _Refused as refused:
             self.tree.value = None
-            self.tree.problems.append(
-                Problem(str(refused), self.file, fix="write it without aliases (*name)")
-            )
+            self.tree.problems.append(refused.problem)
 
     def problem(self, message: str, mark: yaml.Mark, path: Path, fix: str = "") -> None:
         self.tree.problems.append(Problem(message, str(self.location(mark)), dotted(path), fix))
@@ -159,17 +168,24 @@ class _Walk:
     def location(self, mark: yaml.Mark) -> Location:
         return Location(self.file, mark.line + 1, mark.column + 1)
 
+    def refused(self, message: str, node: yaml.Node) -> _Refused:
+        where = str(self.location(node.start_mark))
+        return _Refused(Problem(message, where, fix="write it without aliases (*name)"))
+
     def value(self, node: yaml.Node, path: Path) -> Any:
         self.left -= 1
         if self.left < 0:
-            raise _Refused("its aliases expand to more than a file of this size may hold")
+            raise self.refused("the aliases expand to more than a file of this size may hold", node)
         if id(node) in self.open:
-            raise _Refused(f"the alias at line {node.start_mark.line + 1} contains itself")
+            raise self.refused("an alias in this contains itself", node)
         if len(path) > _MOST_DEPTH:
-            raise _Refused("this is nested too deeply")
+            raise _Refused(_too_deep(self.location(node.start_mark)))
         self.tree.values[path] = self.location(node.start_mark)
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, path)
+        if node.tag not in _COLLECTIONS:
+            kind = str(node.tag).rpartition(":")[2]
+            self.problem(f"the tag !!{kind} cannot be used here", node.start_mark, path)
         self.open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -234,10 +250,17 @@ def _number(text: str) -> float:
     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+_COLLECTIONS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 _CONSTRUCT: dict[str, Any] = {
     "str": str,
     "null": lambda _text: None,
-    "bool": lambda text: text.lower() == "true",
+    "bool": _boolean,
     "int": _integer,
     "float": _number,
 }
@@ -255,12 +278,19 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Proble
     return Problem(f"not valid YAML, {what}{shown}", where, fix="check indentation, colons and quotes")
 
 
-def _character_problem(error: yaml.reader.ReaderError, text: str, file: str) -> Problem:
-    before = text[: error.position] if isinstance(error.position, int) else ""
+def _position(error: yaml.reader.ReaderError, text: str) -> int:
+    """Return which character ``error`` means: libyaml counts bytes."""
+    if _Base is yaml.SafeLoader:
+        return int(error.position)
+    return len(text.encode()[: error.position].decode(errors="ignore"))
+
+
+def _character_problem(position: int, text: str, file: str) -> Problem:
+    before = text[:position]
     line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-    code = error.character if isinstance(error.character, int) else ord(error.character)
+    code = text[position : position + 1]
     return Problem(
-        f"the character U+{code:04X} is not allowed in YAML",
+        f"the character U+{ord(code or ' '):04X} is not allowed in YAML",
         str(Location(file, line, column)),
         fix="remove it; is this a text file at all?",
     )

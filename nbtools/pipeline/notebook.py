@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ INJECTED = "injected-parameters"
 
 _PYTHON_CELL_MAGICS = {"time", "timeit", "capture", "prun", "memray_flamegraph", "mprun", "lprun"}
 _MAGIC_LINE = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?{1,2}|(?:[\w.,\s\[\]]+=\s*)[%!].+)$")
-_IMPORT_LINE = re.compile(r"^\s*(?:import|from)\s+([A-Za-z_][\w.]*)", re.MULTILINE)
+_IMPORT_LINE = re.compile(r"^[ \t]*(?:import|from)[ \t]+([A-Za-z_][\w.]*).*$", re.MULTILINE)
 _PYTHON_ASSIGNMENT = re.compile(r"^([^\W\d]\w*)\s*(?::[^=]+)?=(?!=)", re.MULTILINE)
 _OTHER_ASSIGNMENT = re.compile(r"^\s*([A-Za-z_.][\w.]*)\s*(?:=|<-)(?!=)", re.MULTILINE)
 
@@ -195,7 +196,10 @@ def code_digest(source: str) -> str:
         return _text_digest(source)
     if not tree.body:
         return ""
-    return _sha256(ast.dump(tree, annotate_fields=False))
+    try:
+        return _sha256(ast.dump(tree, annotate_fields=False))
+    except RecursionError:
+        return _text_digest(source)
 
 
 def imports(source: str) -> frozenset[str]:
@@ -206,8 +210,17 @@ def imports(source: str) -> frozenset[str]:
     """
     tree = _tree(source)
     if tree is None:
-        return frozenset(_IMPORT_LINE.findall(source))
+        return _imports_by_line(source)
     return frozenset(name for node in ast.walk(tree) for name in _imported(node))
+
+
+def _imports_by_line(source: str) -> frozenset[str]:
+    """Return what the lines of ``source`` import that are import statements, whatever stands around them."""
+    found: set[str] = set()
+    for match in _IMPORT_LINE.finditer(source):
+        line = match.group().strip()
+        found |= {match.group(1)} if _tree(line) is None else imports(line)
+    return frozenset(found)
 
 
 def _imported(node: ast.AST) -> Iterator[str]:
@@ -218,21 +231,29 @@ def _imported(node: ast.AST) -> Iterator[str]:
         yield base
         joint = "" if base.endswith(".") else "."
         yield from (f"{base}{joint}{alias.name}" for alias in node.names if alias.name != "*")
-    elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
+    elif isinstance(node, ast.Call) and _imports_by_name(node.func):
         first = node.args[0] if node.args else None
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
             yield first.value
 
 
+def _imports_by_name(function: ast.expr) -> bool:
+    if isinstance(function, ast.Attribute):
+        holder = function.value
+        return function.attr == "import_module" and isinstance(holder, ast.Name) and holder.id == "importlib"
+    return isinstance(function, ast.Name) and function.id in ("__import__", "import_module")
+
+
 def _tree(source: str) -> ast.Module | None:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        pass
-    try:
-        return ast.parse(_without_magics(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    with warnings.catch_warnings():
+        # An odd escape in a text is the notebook's own affair, and must not change its digest.
+        warnings.simplefilter("ignore")
+        for text in (source, _without_magics(source)):
+            try:
+                return ast.parse(text)
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                continue
+    return None
 
 
 def _without_magics(source: str) -> str:
@@ -262,12 +283,15 @@ def _assigned(source: str, python: bool) -> dict[str, str]:
     for node in tree.body:
         if isinstance(node, ast.Assign):
             names = [
-                item.id for target in node.targets for item in ast.walk(target) if isinstance(item, ast.Name)
+                item.id
+                for target in node.targets
+                for item in ast.walk(target)
+                if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)
             ]
             plain = all(isinstance(target, ast.Name) for target in node.targets)
             found.update(dict.fromkeys(names, _kind(node.value) if plain else ""))
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            annotation = ast.unparse(node.annotation)
+            annotation = node.annotation.id if isinstance(node.annotation, ast.Name) else ""
             found[node.target.id] = annotation if annotation in _KINDS else ""
     return found
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import keyword
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+#: Python itself refuses source with more than 200 nested brackets.
+_MOST_DEPTH = 100
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
@@ -27,10 +30,12 @@ def why_bad_name(name: str) -> str:
         return f"{name!r} is not a Python identifier"
     if keyword.iskeyword(name):
         return f"{name!r} is a Python keyword"
+    if (normal := unicodedata.normalize("NFKC", name)) != name:
+        return f"Python reads {name!r} as {normal!r}: write it like this"
     return ""
 
 
-def why_unfit(value: Any) -> str:
+def why_unfit(value: Any, depth: int = 0) -> str:
     """Return why ``value`` would not survive the trip into a kernel unchanged, or an empty string.
 
     None, bool, int, float (infinities and NaN too), str, and lists and str-keyed mappings of these arrive.
@@ -40,6 +45,8 @@ def why_unfit(value: Any) -> str:
     >>> why_unfit((1, 2))
     'a tuple would arrive as a string'
     """
+    if depth > _MOST_DEPTH:
+        return "it is nested too deeply"
     if value is None or type(value) in (bool, float):
         return ""
     if type(value) is int:
@@ -47,9 +54,9 @@ def why_unfit(value: Any) -> str:
     if type(value) is str:
         return _why_unfit_text(value)
     if type(value) is list:
-        return next(filter(None, map(why_unfit, value)), "")
+        return next(filter(None, (why_unfit(item, depth + 1) for item in value)), "")
     if type(value) is dict:
-        return _why_unfit_mapping(value)
+        return _why_unfit_mapping(value, depth)
     return f"a {type(value).__name__} would arrive as a string"
 
 
@@ -61,24 +68,24 @@ def _why_unfit_text(text: str) -> str:
     return ""
 
 
-def _why_unfit_mapping(mapping: Mapping[Any, Any]) -> str:
+def _why_unfit_mapping(mapping: Mapping[Any, Any], depth: int) -> str:
     for key, value in mapping.items():
         if type(key) is not str:
             return f"the key {key!r} would arrive as a string; quote it"
-        if reason := _why_unfit_text(key) or why_unfit(value):
+        if reason := _why_unfit_text(key) or why_unfit(value, depth + 1):
             return reason
     return ""
 
 
 def same_value(left: Any, right: Any) -> bool:
-    """Return whether two param values are the same to a notebook: 1, 1.0 and True are three values."""
+    """Return whether two param values are the same to a notebook: 1, 1.0 and True are three values, 0.0 and -0.0 two."""
     if type(left) is not type(right):
         return False
     if isinstance(left, list):
         return len(left) == len(right) and all(map(same_value, left, right))
     if isinstance(left, dict):
         return list(left) == list(right) and all(same_value(left[key], right[key]) for key in left)
-    return bool(left == right) or (left != left and right != right)
+    return bool(left == right) if not isinstance(left, float) else repr(left) == repr(right)
 
 
 def seconds(text: str | float) -> float:

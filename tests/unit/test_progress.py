@@ -117,7 +117,7 @@ def test_each_stage_that_ended_has_a_line_and_the_run_a_last_one() -> None:
         "✗ train.evaluate failed",
         "  notebooks/train.evaluate.ipynb, cell 2, line 1",
     ]
-    assert "  open:     nbtools open train.fit" in lines
+    assert "  open:     nbtools open train.evaluate" in lines
     assert lines[-2:] == [
         "– deploy.smoke    skipped: train.evaluate is not done",  # noqa: RUF001 - the sign
         "airline-delay: 1 stage failed, 1 run, 1 skipped, 1 up to date (1 m 02 s)",

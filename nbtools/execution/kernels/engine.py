@@ -8,9 +8,11 @@ the whole process for ``cwd=`` (papermill issue 473). This one decides by the ke
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event as Flag
 from typing import IO, Any
 
@@ -30,6 +32,8 @@ from nbtools.pipeline.notebook import INJECTED
 SAVE_EVERY_S = 2.0
 #: How long output may still arrive after a cell's reply. nbclient's 4 s fail cells that print much.
 _LATE_OUTPUT_S = 600
+#: Systems allow the path of a socket some 100 characters.
+_LONGEST_SOCKET_FOLDER = 80
 _COMPLETED, _FAILED = NotebookExecutionManager.COMPLETED, NotebookExecutionManager.FAILED
 
 
@@ -156,6 +160,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
         self.on_cell_executed = self._remember_exit
         self._streams: dict[int, BoundedText] = {}
         self._asked_to_exit = False
+        self._sockets: TemporaryDirectory[str] | None = None
 
     def create_kernel_manager(self) -> Any:
         """Return the manager of the kernel, which runs on the session's interpreter."""
@@ -163,8 +168,12 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
             return super().create_kernel_manager()
         self.km = InterpreterKernelManager(config=self.config)
         self.km.python = self.session.python
-        # Sockets in a folder of the user's own: no port to race for, nothing on the network.
-        self.km.transport = "ipc"
+        # Sockets in a folder of the user's own: no port to race for, nothing on the network. Without a
+        # connection file all kernels would share sockets named kernel-ipc-N in the working directory.
+        self._sockets = TemporaryDirectory(prefix="nbtools-", ignore_cleanup_errors=True)
+        if len(self._sockets.name) <= _LONGEST_SOCKET_FOLDER:
+            self.km.transport = "ipc"
+        self.km.connection_file = f"{self._sockets.name}/kernel.json"
         return self.km
 
     def run(self) -> None:
@@ -175,7 +184,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
             options["env"] = dict(self.session.environment)
         if self.session.log is not None:
             options.update(stdout=self.session.log, stderr=self.session.log)
-        with self.setup_kernel(**options):
+        with self._without_sockets_afterwards(), self.setup_kernel(**options):
             self.session.on_kernel(self.km)
             self.papermill_execute_cells()
             if self.session.verdict.kind:
@@ -186,6 +195,14 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
                 self.nb.metadata["language_info"] = info["content"]["language_info"]
                 self.session.verdict.complete = True
             self.set_widgets_metadata()
+
+    @contextmanager
+    def _without_sockets_afterwards(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self._sockets:
+                self._sockets.cleanup()
 
     def papermill_execute_cells(self) -> None:
         """Run the cells in order until one fails."""
