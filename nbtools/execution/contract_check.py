@@ -64,11 +64,17 @@ def _schema(file: str, name: str, root: str) -> Any:
 
 
 def _described(cases: Any, data: Any) -> str:
+    # A check of whole rows or tables is reported once for each column; it is one violation.
+    whole = cases["schema_context"] == "DataFrameSchema"
+    places = cases["column"].astype(object).where(~whole, other=None)
     lines = []
-    groups = list(cases.groupby(["column", "check"], dropna=False, sort=False))
+    groups = list(cases.groupby([places, "check"], dropna=False, sort=False))
     for (column, check), group in groups[:_MOST_CHECKS]:
+        if check == "column_in_dataframe":
+            lines.append(f"missing columns: {', '.join(map(str, group['failure_case']))}")
+            continue
         place = f"column {column!r}" if isinstance(column, str) else "the table"
-        rows = [index for index in group["index"] if index == index and index is not None]
+        rows = list(dict.fromkeys(index for index in group["index"] if index == index and index is not None))
         count = f", {len(rows)} row{'s' * (len(rows) != 1)}" if rows else ""
         lines.append(f"{place}: {check}{count}")
         lines += [f"    {line}" for line in _examples(group, rows, data)]

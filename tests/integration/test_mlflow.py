@@ -102,6 +102,7 @@ def test_what_the_notebook_logs_lands_in_its_stages_run(project: SmallProject, r
 def test_params_and_digests_are_searchable(project: SmallProject, runs: dict[str, Run]) -> None:
     fit = runs["fit"]
     assert fit.data.params["alpha"] == "0.75"
+    assert fit.inputs is not None
     assert [item.dataset.name for item in fit.inputs.dataset_inputs] == ["raw"]
     shown = nbtools.show(project=project.root).stages["train.fit"]
     assert fit.data.tags["nbtools.input.raw"] == shown.inputs[0].digest
@@ -251,7 +252,7 @@ def test_packaged_version_has_signature_exact_requirements_and_lineage(packaged:
     version = MlflowClient().get_model_version("small model", "1")
     assert version.description == "Doubles."
     assert version.tags["nbtools.run"] == lineage["run"]
-    assert MlflowClient().get_run(version.run_id).data.metrics["r2"] == 1.0
+    assert MlflowClient().get_run(str(version.run_id)).data.metrics["r2"] == 1.0
 
 
 def test_package_works_outside_a_pipeline_and_says_what_is_missing(packaged: SmallProject) -> None:
