@@ -24,7 +24,7 @@ from nbtools.execution.events import (
 from nbtools.execution.files import operation_error, write_atomically
 from nbtools.execution.notebook import Executed, Job, execute, plain
 from nbtools.execution.outcome import Around, Failed, Success
-from nbtools.execution.placing import file_name, place
+from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place
 from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
 from nbtools.pipeline.plan import Completion, Step
@@ -315,10 +315,9 @@ class _Attempt:
     def _show(self, executed: Executed) -> str:
         for output in self.step.variant.outputs:
             place(self._staged(output), output.path, self.workspace, self.around.run, self.around.note)
-        name = f"{file_name(self.step.key)}.ipynb"
-        path = self.project.executed / name
+        path = executed_notebook(self.step, self.workspace)
         write_atomically(path, executed.text.encode("utf-8", "surrogatepass"), durable=False)
-        (self.project.failed / name).unlink(missing_ok=True)
+        forget_failure(self.step, self.workspace)
         return self.project.relative(path)
 
     def _keep_notebook(self, failure: Failure) -> Failure:

@@ -8,6 +8,9 @@ from typing import Any
 
 from nbtools.execution.kernels.processes import process_of, send_signal
 
+#: How long a cell may take to end once it was asked to; one that computes in C does not hear it.
+GRACE_S = 5.0
+
 
 class Cancellation:
     """Carries the wish to stop from whoever has it to the kernels that run."""
@@ -18,16 +21,23 @@ class Cancellation:
         self._kernels: set[Any] = set()
 
     def request(self, signal_number: int = signal.SIGINT) -> None:
-        """Ask all running cells to stop; asked a second time, kill their kernels.
+        """Ask all running cells to stop; asked a second time, or after a while, kill their kernels.
 
         Safe to call from a signal handler.
         """
         again = self.flag.is_set()
         self.flag.set()
         self.signal_number = self.signal_number or signal_number
+        self._send(signal.SIGKILL if again else signal.SIGINT)
+        if not again:
+            timer = threading.Timer(GRACE_S, self._send, [signal.SIGKILL])
+            timer.daemon = True
+            timer.start()
+
+    def _send(self, number: int) -> None:
         for kernel in tuple(self._kernels):
             if pid := process_of(kernel):
-                send_signal(pid, signal.SIGKILL if again else signal.SIGINT)
+                send_signal(pid, number)
 
     def watch(self, kernel: Any) -> None:
         """Include a kernel that has just started."""

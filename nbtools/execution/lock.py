@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nbtools.execution.files import explained
+
 _POLL_S = 0.2
 
 
@@ -22,24 +24,30 @@ def exclusive(path: Path, owner: dict[str, Any], note: Callable[[str], None]) ->
     ----------
     owner
         What others are told: ``run`` and ``command``.
+
+    Raises
+    ------
+    OperationError
+        If the lock's file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as stream:
+    with explained("nbtools cannot write to the project"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered: on a full disk nothing must be left to write when it is closed.
+        stream = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed below
+    with stream:
         told = False
         while not _try(stream.fileno()):
             if not told:
                 note(f"waiting for {describe(holder(path))}")
                 told = True
             time.sleep(_POLL_S)
-        stream.seek(0)
-        stream.truncate()
-        json.dump({**owner, "pid": os.getpid(), "since": time.time()}, stream)
-        stream.flush()
+        with explained("nbtools cannot write to the project"):
+            stream.truncate(0)
+            stream.write(json.dumps({**owner, "pid": os.getpid(), "since": time.time()}).encode())
         try:
             yield
         finally:
-            stream.seek(0)
-            stream.truncate()
+            stream.truncate(0)
 
 
 def holder(path: Path) -> dict[str, Any] | None:

@@ -50,7 +50,9 @@ class Masking:
 def _forms(value: str) -> set[str]:
     """Return how ``value`` may stand in an output: as it is, escaped, quoted for URLs, in base64."""
     raw = value.encode("utf-8", "surrogateescape")
-    forms = {value, json.dumps(value)[1:-1], repr(value)[1:-1], urllib.parse.quote(value, safe="")}
+    forms = {value, json.dumps(value)[1:-1], repr(value)[1:-1], urllib.parse.quote(raw, safe="")}
     forms.add(base64.b64encode(raw).decode().rstrip("="))
     forms.update(line for line in value.splitlines() if len(line) >= 2 * SHORTEST)
+    # A notebook is JSON, in which each of these may stand escaped once more.
+    forms.update([json.dumps(form, ensure_ascii=False)[1:-1] for form in forms])
     return {form for form in forms if len(form) >= SHORTEST}

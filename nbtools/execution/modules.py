@@ -103,7 +103,7 @@ class ModuleFinder:
     def _imports(self, path: str, digest: str, name: str) -> list[str]:
         key = f"module {DIGEST_VERSION} {digest}"
         if key not in self._facts:
-            text = (self._root / path).read_bytes().decode("utf-8", "replace")
+            text = (self._root / path).read_bytes().decode("utf-8-sig", "replace")
             self._facts[key] = self._new_facts[key] = json.dumps(sorted(imports(text)))
         return [_absolute(item, path, name) for item in json.loads(self._facts[key])]
 

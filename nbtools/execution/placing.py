@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from nbtools.execution.files import write_atomically
 from nbtools.execution.workspace import Workspace
 from nbtools.pipeline.plan import Step
 
@@ -47,7 +48,7 @@ def place(source: Path, path: str, workspace: Workspace, run: str, note: Callabl
 
 
 def restore(step: Step, workspace: Workspace, run: str, note: Callable[[str], None]) -> None:
-    """Bring the outputs of a known result back into the workspace.
+    """Bring the outputs and the executed notebook of a known result back into the workspace.
 
     Raises
     ------
@@ -67,8 +68,21 @@ def restore(step: Step, workspace: Workspace, run: str, note: Callable[[str], No
             staged.parent.mkdir(parents=True, exist_ok=True)
             workspace.store.extract(digest, staged)
             place(staged, output.path, workspace, run, note)
+        if step.completion.executed:
+            executed = workspace.store.read(step.completion.executed)
+            write_atomically(executed_notebook(step, workspace), executed, durable=False)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def executed_notebook(step: Step, workspace: Workspace) -> Path:
+    """Return where the last good executed notebook of a step lies."""
+    return workspace.project.executed / f"{file_name(step.key)}.ipynb"
+
+
+def forget_failure(step: Step, workspace: Workspace) -> None:
+    """Remove the notebook of a failed attempt: the stage has a result now."""
+    (workspace.project.failed / f"{file_name(step.key)}.ipynb").unlink(missing_ok=True)
 
 
 def file_name(key: str) -> str:

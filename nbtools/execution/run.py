@@ -29,7 +29,7 @@ from nbtools.execution.events import (
 from nbtools.execution.files import operation_error
 from nbtools.execution.masking import SHORTEST, Masking
 from nbtools.execution.outcome import Around, Failed, Success
-from nbtools.execution.placing import restore
+from nbtools.execution.placing import forget_failure, restore
 from nbtools.execution.state import RunState
 from nbtools.execution.workspace import Workspace
 from nbtools.pipeline.dag import Dag
@@ -131,6 +131,7 @@ class Run:
         self.state = RunState()
         self.done: dict[str, Step] = {}
         self.ended: set[str] = set()
+        self._said: set[str] = set()
         self._telling = threading.Lock()  # stage threads tell too, and listeners see one order
 
     def carry_out(self) -> RunState:
@@ -154,8 +155,16 @@ class Run:
             for listener in self.listeners:
                 try:
                     listener(event)
+                except NbtoolsError as error:
+                    self._say_once(f"the run is not recorded in full: {error.problems[0].message}")
                 except Exception:  # a failing listener must never fail a run
                     log.warning("a listener failed at %s", type(event).__name__, exc_info=True)
+
+    def _say_once(self, words: str) -> None:
+        """Tell the user, but not again at every event that a full disk cannot take in."""
+        if words not in self._said:
+            self._said.add(words)
+            self.note(words)
 
     def _started(self, at: float) -> RunStarted:
         steps = tuple(
@@ -251,6 +260,7 @@ class Run:
         try:
             if step.action is Action.RESTORE:
                 restore(step, self.workspace, self.run_id, self.note)
+            forget_failure(step, self.workspace)
         except OSError as error:
             self._fail(step, _failure(operation_error(f"restoring the outputs of {step.key}", error)), 0.0, 1)
             return None

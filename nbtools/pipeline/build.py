@@ -144,7 +144,7 @@ class _Builder:
             by_path.setdefault(dataset.path, dataset)
         for path, dataset in by_path.items():
             parent = posixpath.dirname(path)
-            while parent:
+            while parent.strip("/"):
                 if parent in by_path:
                     outer = by_path[parent].name
                     self.problem(("data", dataset.name), f"{path!r} lies inside the dataset {outer!r}")
@@ -260,6 +260,7 @@ class _Builder:
         found: dict[str, tuple[ParamValue, ...]] = {}
         for name, values in entries.items():
             where = (*path, name)
+            self.places[dotted(where)] = self.place(where)
             if reason := why_bad_name(name):
                 self.problem(where, reason, "a param is a variable of the notebook")
             if not values:

@@ -161,6 +161,7 @@ def _undeclared(stage: Stage, facts: NotebookFacts, name: str) -> Problem:
 
 def _wrong_kind(stage: Stage, facts: NotebookFacts, name: str, reason: str, spec: Spec) -> Problem:
     candidates = (
+        f"pipelines.{stage.pipeline}.stages.{stage.name}.matrix.{name}",
         f"pipelines.{stage.pipeline}.stages.{stage.name}.params.{name}",
         f"pipelines.{stage.pipeline}.params.{name}",
         f"params.{name}",

@@ -64,10 +64,10 @@ def test_paths_outside_the_project_are_refused_wherever_one_may_stand(path: str,
     in_data = _one(_text(stage, f"x: {quoted}"))
     assert reason in in_data.message
     assert (in_data.where, in_data.path) == ("pipelines.yaml:3:8", "data.x")
-    nested = _problems(_text(stage, f'x: {{path: a, schema: {quoted[:-1]}/s.py:X"}}'))
-    assert reason in nested[0].message or path in (".", "a/..", "..")
-    notebook = _problems(_text(f'a: {{notebook: {quoted[:-1]}/n.ipynb"}}'))
-    assert any(reason in item.message for item in notebook) or path in (".", "a/..")
+    if path not in (".", "a/.."):
+        inner = quoted[:-1]
+        assert reason in _problems(_text(stage, f'x: {{path: a, schema: {inner}/s.py:X"}}'))[0].message
+        assert reason in _problems(_text(f'a: {{notebook: {inner}/n.ipynb"}}'))[0].message
     if path != ".":
         assert reason in _one(_text(f"a: {{notebook: a.ipynb, cwd: {quoted}}}")).message
 

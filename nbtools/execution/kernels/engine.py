@@ -57,6 +57,10 @@ class Verdict:
     traceback: list[str] = field(default_factory=list)
 
 
+class Unfinished(RuntimeError):
+    """The notebook did not run to its end, although no cell raised an error."""
+
+
 @dataclass(slots=True)
 class Session:
     """What one execution needs beside the notebook, and what it reports.
@@ -170,7 +174,10 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
         self.km.python = self.session.python
         # Sockets in a folder of the user's own: no port to race for, nothing on the network. Without a
         # connection file all kernels would share sockets named kernel-ipc-N in the working directory.
-        self._sockets = TemporaryDirectory(prefix="nbtools-", ignore_cleanup_errors=True)
+        place = self.session.save_to.parent if self.session.save_to else None
+        if place and len(str(place)) > _LONGEST_SOCKET_FOLDER - len("/kernel-12345678"):
+            place = None  # the system's folder for temporary files
+        self._sockets = TemporaryDirectory(prefix="kernel-", dir=place, ignore_cleanup_errors=True)
         if len(self._sockets.name) <= _LONGEST_SOCKET_FOLDER:
             self.km.transport = "ipc"
         self.km.connection_file = f"{self._sockets.name}/kernel.json"
@@ -317,8 +324,15 @@ class NbtoolsEngine(Engine):  # type: ignore[misc]
     def execute_notebook(
         cls, nb: Any, kernel_name: str, output_path: str | None = None, **kwargs: Any
     ) -> Any:
-        """Execute ``nb`` in place and return it; see papermill's ``Engine``."""
-        session = kwargs.pop("session", None) or Session()
+        """Execute ``nb`` in place and return it; see papermill's ``Engine``.
+
+        Raises
+        ------
+        Unfinished
+            If nobody reads a session's verdict and papermill would take the execution for a success.
+        """
+        given = kwargs.pop("session", None)
+        session = given or Session()
         options = {key: kwargs.pop(key) for key in ("progress_bar", "log_output") if key in kwargs}
         kwargs.pop("autosave_cell_every", None)
         progress = Progress(nb, session, output_path=output_path, **options)
@@ -327,6 +341,8 @@ class NbtoolsEngine(Engine):  # type: ignore[misc]
             cls.execute_managed_notebook(progress, kernel_name, session=session, **kwargs)
         finally:
             progress.notebook_complete()
+        if given is None and session.verdict.kind not in ("", "error"):
+            raise Unfinished(session.verdict.message)
         return progress.nb
 
     @classmethod

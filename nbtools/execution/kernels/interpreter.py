@@ -101,7 +101,8 @@ def _interpreter(path: str, found: Mapping[str, Any]) -> Interpreter:
 
 
 def _signature(path: str, folders: list[str]) -> list[Any]:
-    signature: list[Any] = [sys.path if path == sys.executable else None]
+    searched = [folder for folder in sys.path if folder.endswith("-packages")]
+    signature: list[Any] = [searched if path == sys.executable else None]
     for place in (path, *folders):
         try:
             status = os.stat(place)

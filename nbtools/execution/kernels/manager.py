@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+
+from nbtools.execution.kernels import launch
 
 
 class InterpreterKernelManager(AsyncKernelManager):
@@ -16,5 +20,5 @@ class InterpreterKernelManager(AsyncKernelManager):
         """The kernelspec of ``python``, or the machine's of that name if there is none."""
         if not self.python:
             return super().kernel_spec
-        argv = [self.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        argv = [self.python, str(Path(launch.__file__)), "-f", "{connection_file}"]
         return KernelSpec(argv=argv, display_name="Python", language="python")

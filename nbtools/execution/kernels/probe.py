@@ -6,19 +6,14 @@ This file also runs as a script under interpreters that know nothing of nbtools:
 from __future__ import annotations
 
 import json
+import platform
 import sys
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from importlib import metadata
+from importlib import metadata
+from typing import Any
 
 
 def probe() -> dict[str, Any]:
     """Return version, folders searched for packages, and distributions by import name."""
-    # Needed only here, and what is found is remembered: most commands never come to this.
-    import platform
-    from importlib import metadata
-
     versions: dict[str, str] = {}
     packages: dict[str, list[str]] = {}
     for distribution in metadata.distributions():

@@ -1,0 +1,1 @@
+"""Benchmarks of nbtools, as ratios: ``python -m benchmarks`` (or ``make bench``)."""

@@ -1,0 +1,54 @@
+"""Times nbtools against its alternatives in one interleaved run and prints ratios."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import pipeline, plans, starts
+from benchmarks.harness import Settings, described, machine, table
+
+_BENCHMARKS = {"pipeline": pipeline.benchmark, "plan": plans.benchmark, "start": starts.benchmark}
+_LARGE = 10_000
+
+
+def main() -> None:
+    options = _options()
+    found = machine()
+    print(described(found))
+    with tempfile.TemporaryDirectory(prefix="nbtools-bench-") as folder:
+        sizes = (*options.sizes, _LARGE) if options.large else tuple(options.sizes)
+        settings = Settings(Path(folder).resolve(), options.repeat, sizes, not options.untracked)
+        results: dict[str, list[dict[str, Any]]] = {}
+        for name in options.only or _BENCHMARKS:
+            results[name] = []
+            for result in _BENCHMARKS[name](settings):
+                results[name].append(result)
+                print(f"\n{table(result)}", flush=True)
+    if options.json:
+        record = {"machine": found, "tracked": settings.tracked, "benchmarks": results}
+        options.json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    names = list(_BENCHMARKS)
+    parser.add_argument(
+        "--only", action="append", choices=names, help="only this benchmark (may be repeated)"
+    )
+    parser.add_argument("--repeat", type=int, metavar="N", help="rounds; default: 5, of short commands 11")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to FILE too")
+    parser.add_argument("--large", action="store_true", help=f"plan {_LARGE:,} stages too")
+    parser.add_argument("--untracked", action="store_true", help="leave MLflow out of nbtools' runs")
+    sizes = parser.add_argument(
+        "--sizes", type=int, nargs="+", metavar="N", help="numbers of stages to plan; default: 10 100 1000"
+    )
+    sizes.default = [10, 100, 1_000]
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

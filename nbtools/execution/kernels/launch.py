@@ -1,0 +1,32 @@
+"""Start ipykernel so that it ends with whoever started it, even in the middle of a long computation.
+
+ipykernel's own watch for its parent is a thread of Python's, which waits while a cell computes in C.
+This file runs as a script under interpreters that know nothing of nbtools: standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Have Linux kill this process when the thread that started it ends; elsewhere ipykernel's watch must do."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.environ.get("JPY_PARENT_PID", str(os.getppid())) != str(os.getppid()):
+        sys.exit("whoever started this kernel has gone")
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    del sys.path[0]  # this file's folder
+    from ipykernel.kernelapp import launch_new_instance
+
+    launch_new_instance()

@@ -1,0 +1,187 @@
+"""The engine under plain papermill: truthful where papermill's own is not, and the same elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from tests.projects import environment, notebook
+
+#: papermill asks for the language, too.
+METADATA = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+
+
+def write(path: Path, *cells: str, tags: dict[int, list[str]] | None = None, **options: Any) -> Path:
+    """Write a notebook whose cells have ``tags``, by number."""
+    content = notebook(*cells, metadata=METADATA, **options)
+    for number, names in (tags or {}).items():
+        content["cells"][number]["metadata"]["tags"] = names
+    path.write_text(json.dumps(content))
+    return path
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "papermill", "--engine", "nbtools", "in.ipynb", "out.ipynb", *words],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def records(path: Path) -> list[tuple[str, Any]]:
+    """Return what papermill's metadata say of each cell: its status, and whether it raised."""
+    cells = [cell["metadata"] for cell in json.loads(path.read_text())["cells"]]
+    own = [cell for cell in cells if "papermill-error-cell-tag" not in cell.get("tags", ())]
+    return [(cell["papermill"]["status"], cell["papermill"].get("exception")) for cell in own]
+
+
+def test_papermill_command_runs_a_notebook_with_the_engine(tmp_path: Path) -> None:
+    write(tmp_path / "in.ipynb", "print('x is', x)", "x + 1", params="x = 1")
+    done = command(tmp_path, "-p", "x", "41")
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out.ipynb").read_text())
+    assert document["cells"][-1]["outputs"][0]["data"]["text/plain"] in ("42", ["42"])
+    assert document["metadata"]["papermill"]["exception"] is None
+    assert document["metadata"]["papermill"]["duration"] > 0
+    assert set(records(tmp_path / "out.ipynb")) == {("completed", False)}
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", []),
+        ("import os\nos._exit(0)", []),
+        ("import sys\nsys.exit(0)", []),
+        ("quit()", []),
+        ("import time\ntime.sleep(60)", ["--execution-timeout", "2"]),
+        ("1 / 0", []),
+    ],
+    ids=["kernel killed", "os._exit", "sys.exit", "quit", "timeout", "error"],
+)
+def test_cells_after_the_guilty_one_are_not_said_to_be_completed(
+    tmp_path: Path, cell: str, words: list[str]
+) -> None:
+    write(tmp_path / "in.ipynb", "x = 1", cell, "print('never')", "print('nor this')", params=None)
+
+    done = command(tmp_path, *words)
+
+    assert records(tmp_path / "out.ipynb") == [
+        ("completed", False),
+        ("failed", True),
+        ("pending", None),
+        ("pending", None),
+    ]
+    document = json.loads((tmp_path / "out.ipynb").read_text())
+    assert document["metadata"]["papermill"]["exception"] is True
+    assert "never" not in str([item.get("outputs") for item in document["cells"]])
+    assert done.returncode != 0, "papermill calls it a success"
+
+
+# The same outputs as papermill's own engine
+
+SAME = {
+    "streams": [
+        "print('a')\nprint('b')",
+        "import sys\nprint('out'); print('err', file=sys.stderr); print('out')",
+    ],
+    "rich": [
+        "from IPython.display import HTML, JSON, Markdown, SVG, display\ndisplay(HTML('<b>x</b>'), JSON({'a': [1]}))",
+        "display(Markdown('# t'), metadata={'k': 1})\nSVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>')",
+        "from IPython.display import Image\nImage(data=b'\\x89PNG\\r\\n\\x1a\\n', format='png')",
+        "import pandas as pd\npd.DataFrame({'a': [1, 2]})",
+    ],
+    "display_id": [
+        "from IPython.display import display\nhandle = display('first', display_id='one')\nprint('between')",
+        "display('again', display_id='one')",
+        "handle.update('updated from a later cell')",
+        "from IPython.display import update_display\nupdate_display('last', display_id='one')",
+    ],
+    "clear_output": [
+        "from IPython.display import clear_output, display\nprint('gone')\nclear_output()\nprint('kept')",
+        "print('gone')\nclear_output(wait=True)\nprint('kept')",
+        "print('kept')\nclear_output(wait=True)",
+        "display('gone')\nprint('gone')\nclear_output(wait=True)\ndisplay('kept')\nprint('more')",
+        "for n in range(5):\n    clear_output(wait=True)\n    print(n)",
+    ],
+    "errors": ["1 / 0", "print('goes on after a cell that may raise')"],
+    "widgets": [
+        "import ipywidgets\nout = ipywidgets.Output()\nwith out:\n    print('inside')\nprint('outside')",
+        "out.append_stdout('appended')\nlen(out.outputs)",
+    ],
+    "carriage": ["for n in range(3):\n    print(f'\\r{n}', end='')\nprint()"],
+    "unicode": ["print('☃ \\ud83d\\ude00'.encode('utf-16', 'surrogatepass').decode('utf-16'))\n'é'"],
+    "magics": ["%%capture kept\nprint('caught')", "%%bash\necho shell", "!echo bang", "kept.stdout"],
+}
+
+
+def outputs(document: Any) -> list[list[dict[str, Any]]]:
+    """Return what the cells put out, without what differs from run to run; a stream is one text."""
+    found = []
+    for cell in document["cells"]:
+        items: list[dict[str, Any]] = []
+        for output in cell.get("outputs", ()):
+            item = dict(output)
+            if item["output_type"] == "error":
+                item["traceback"] = len(item["traceback"])
+            items.append(json.loads(json.dumps(item)))
+        found.append(items)
+    return found
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_outputs_are_the_same_as_with_papermills_own_engine(tmp_path: Path, name: str) -> None:
+    tags = {0: ["raises-exception"]} if name == "errors" else {}
+    source = write(tmp_path / "in.ipynb", *SAME[name], tags=tags, params=None)
+    documents: dict[str, Any] = {}
+    for engine in ("nbclient", "nbtools"):
+        target = tmp_path / f"{engine}.ipynb"
+        # papermill goes on after a cell that may raise, and complains at the end.
+        with pytest.raises(PapermillExecutionError) if name == "errors" else nullcontext():
+            papermill.execute_notebook(str(source), str(target), engine_name=engine, progress_bar=False)
+        documents[engine] = json.loads(target.read_text())
+    assert outputs(documents["nbtools"]) == outputs(documents["nbclient"])
+    assert any(outputs(documents["nbtools"]))
+    assert [cell.get("execution_count") for cell in documents["nbtools"]["cells"]] == [
+        cell.get("execution_count") for cell in documents["nbclient"]["cells"]
+    ]
+    sources = ["".join(cell["source"]) for cell in documents["nbtools"]["cells"]]
+    assert [source for source in sources if "papermill-error-cell" not in source] == SAME[name]
+
+
+def test_error_is_raised_as_papermill_raises_it(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.ipynb", "x = 1", "{}['missing']", params=None)
+    with pytest.raises(PapermillExecutionError) as caught:
+        papermill.execute_notebook(
+            str(source), str(tmp_path / "out.ipynb"), engine_name="nbtools", progress_bar=False
+        )
+    assert (caught.value.ename, caught.value.evalue) == ("KeyError", "'missing'")
+    assert caught.value.cell_index == 1
+
+
+def test_working_directory_of_the_process_stays_as_it_is(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.ipynb", "import os\nos.getcwd()", params=None)
+    before = os.getcwd()
+    papermill.execute_notebook(str(source), None, engine_name="nbtools", progress_bar=False)
+    assert os.getcwd() == before
+
+
+def test_notebook_without_code_runs(tmp_path: Path) -> None:
+    content = notebook(params=None, metadata=METADATA)
+    content["cells"] = [{"cell_type": "markdown", "id": "m", "metadata": {}, "source": "# Only words"}]
+    (tmp_path / "in.ipynb").write_text(json.dumps(content))
+    done = command(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path / "out.ipynb") == [("completed", None)]
