@@ -98,9 +98,10 @@ def _why(item: Explanation) -> str:
     if item.compared_with:
         lines.append(f"  compared with run {item.compared_with} ({text.moment(item.compared_at)})")
     for change in item.differences:
-        lines.append(f"  - {change}")
-        if change.kind == "input" and change.old and change.new:
-            lines.append(f"      {change.old[:12]} → {change.new[:12]}")
+        if str(change) not in item.reasons:
+            lines.append(f"  and {change}")
+        if change.kind in ("input", "module") and change.old and change.new:
+            lines.append(f"      {change.name}: {change.old[:12]} → {change.new[:12]}")
     for cell in item.cells:
         lines.append(f"\n  code cell {cell.number} {cell.kind}:")
         lines += [f"    {text.plain(line)}" for line in cell.diff.splitlines()[2:]]
