@@ -13,7 +13,8 @@ from typing import Any
 
 from nbtools.execution.files import explained
 
-_POLL_S = 0.2
+_POLL_S = 0.1
+_TRIES_UNTOLD = 3
 
 
 @contextmanager
@@ -35,11 +36,11 @@ def exclusive(path: Path, owner: dict[str, Any], note: Callable[[str], None]) ->
         # Unbuffered: on a full disk nothing must be left to write when it is closed.
         stream = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed below
     with stream:
-        told = False
+        tries = 0
         while not _try(stream.fileno()):
-            if not told:
+            tries += 1
+            if tries == _TRIES_UNTOLD:  # whoever only looks who holds the lock has it for an instant
                 note(f"waiting for {describe(holder(path))}")
-                told = True
             time.sleep(_POLL_S)
         with explained("nbtools cannot write to the project"):
             stream.truncate(0)
