@@ -149,8 +149,8 @@ def decide(variant: Variant, done: Mapping[str, Step], world: Surroundings, *, f
     local = world.ingredients(variant)
     inputs = input_digests(variant, done, world)
     if inputs is None:
-        reasons = _reasons_before_inputs_are_known(variant, local, done, world)
-        return Step(variant, Action.RUN, reasons)
+        unknown = _reasons_before_inputs_are_known(variant, local, done, world)
+        return Step(variant, Action.RUN, ("forced",) if forced else unknown)
     ingredients = replace(local, inputs=inputs)
     fingerprint = digest(ingredients)
     step = Step(variant, Action.RUN, (), ingredients, fingerprint)
