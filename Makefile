@@ -16,7 +16,7 @@ run: setup ## run the example pipeline
 	@$(BIN)/nbtools run $(ARGS)
 
 test: setup ## every test
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: setup ## format, lint, import contracts, types, unit tests: seconds
 	@$(BIN)/ruff format --check --quiet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 
 import pytest
@@ -35,3 +36,17 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _refuse_skip(report)
     return report
+
+
+@pytest.fixture(autouse=True)
+def _mlflow_forgets() -> Generator[None]:
+    """Undo what a test told MLflow: ``set_tracking_uri`` also sets the variable that every later run obeys."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("MLFLOW_") and name not in before]:
+        del os.environ[name]
+    os.environ.update(before)
+    if tracking := sys.modules.get("mlflow"):
+        tracking.set_tracking_uri(before.get("MLFLOW_TRACKING_URI"))
+        if "MLFLOW_TRACKING_URI" not in before:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -6,12 +6,12 @@ import importlib
 import multiprocessing
 import os
 import threading
-import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from nbtools.errors import OperationError
+from nbtools.execution.child_process import end_with, without_main
 from nbtools.pipeline.spec import SchemaReference
 
 
@@ -55,11 +55,12 @@ class Contracts:
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(
-                    1, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
+                    1, mp_context=context, initializer=end_with, initargs=(os.getpid(),)
                 )
-            return self._pool.submit(
-                _check, str(path), str(self._root / schema.file), schema.name, str(self._root)
-            )
+            with without_main():
+                return self._pool.submit(
+                    _check, str(path), str(self._root / schema.file), schema.name, str(self._root)
+                )
 
 
 def _check(path: str, file: str, name: str, root: str) -> str:
@@ -67,14 +68,3 @@ def _check(path: str, file: str, name: str, root: str) -> str:
     checker = importlib.import_module("nbtools.execution.contract_check")
     found: str = checker.violations(path, file, name, root)
     return found
-
-
-def _end_with(parent: int) -> None:
-    """Make this process end when its parent has gone: a killed parent cannot tell it to."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

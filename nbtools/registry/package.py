@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
+import inspect
 import io
 import json
 import logging
 import os
 import platform
-import sys
+import re
 import tempfile
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,20 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from nbtools.errors import OperationError, UsageError
-from nbtools.project import find_root
+from nbtools.pipeline.load import load
+from nbtools.project import FILE_NAME, find_root
+from nbtools.registry.needs import own_code, requirements
+from nbtools.tracking.address import StoreAddress, resolve, without_credentials
 from nbtools.tracking.lineage import manifest
 from nbtools.tracking.template import ensure_store
 
 _LINEAGE = "lineage.json"
 _LONGEST_TAG = 5_000
-#: What any packaged model is loaded with, whether its own modules name them or not.
-_ALWAYS = ("mlflow", "pandas", "numpy", "cloudpickle")
+_EXTRA = "extra_files"
+#: What MLflow allows in the name of a registered model but not in that of the model logged for it.
+_NOT_IN_LOGGED_NAME = re.compile(r"[.%\"']")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ def package(  # noqa: PLR0913 - what a model comes with
     pyfunc_predict_fn
         Method that ``mlflow.pyfunc`` calls, such as ``predict_proba``; scikit-learn only.
     extra_files
-        Files or folders to keep with the model.
+        Files or folders to keep with the model, in its folder ``extra_files``.
 
     Returns
     -------
@@ -98,22 +101,26 @@ def package(  # noqa: PLR0913 - what a model comes with
     ------
     UsageError
         If the name, the model or the example cannot be used.
+    SpecError
+        If the project's pipelines.yaml, which says where its models go, has mistakes.
     OperationError
         If MLflow's store does not take it.
     """
     _check_name(name)
     log = _flavor(model)
+    files = _existing(extra_files)
     context = _context()
-    _choose_store(context)
+    home = _home(context)
     with _quiet():
+        signature = None if example is None else _signature(model, pyfunc_predict_fn, example)
         try:
-            with _run() as run_id:
-                found = _Packaging(model, name, run_id, context, dict(metrics or {})).register(
-                    log, example, pyfunc_predict_fn, [Path(item) for item in extra_files]
-                )
-                _describe(found, description, context, dict(tags or {}))
+            with _run(home, name) as run_id:
+                packaging = _Packaging(model, name, run_id, context, dict(metrics or {}))
+                logged = packaging.log(log, signature, example, pyfunc_predict_fn, files)
+                found = packaging.register(logged, description, dict(tags or {}))
         except MlflowException as error:
-            raise OperationError.of(f"MLflow did not take the model {name!r}: {error}") from error
+            said = without_credentials(str(error))
+            raise OperationError.of(f"MLflow did not take the model {name!r}: {said}") from error
     if found.missing:
         print(f"{found.uri} registered; its lineage is incomplete: {'; '.join(found.missing)}")  # noqa: T201
     return found
@@ -128,6 +135,7 @@ class _Packaging:
         self.model = model
         self.name = name
         self.run_id = run_id
+        self.context = context
         self.requirements = requirements(model)
         self.metrics = metrics
         self.manifest = manifest(
@@ -138,98 +146,77 @@ class _Packaging:
             metrics=metrics,
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
+        self.lineage = json.dumps(self.manifest, indent=2, sort_keys=True).encode()
 
-    def register(
-        self, log: Callable[..., Any], example: Any, predict: str, extra_files: Sequence[Path]
-    ) -> PackagedVersion:
-        signature = None
-        if example is not None:
-            signature = infer_signature(example, _predicted(self.model, predict, example))
+    def log(
+        self,
+        log: Callable[..., Any],
+        signature: Any,
+        example: Any,
+        predict: str,
+        extra_files: Sequence[Path],
+    ) -> Any:
+        """Log the model with everything that belongs to it to the run."""
+        logged = log(
+            self.model,
+            name=_NOT_IN_LOGGED_NAME.sub("-", self.name),
+            signature=signature,
+            input_example=example,
+            pip_requirements=self.requirements,
+            code_paths=[str(path) for path in own_code(self.model, _root())] or None,
+            predict=predict,
+        )
+        client = MlflowClient()
         with tempfile.TemporaryDirectory() as folder:
             lineage = Path(folder) / _LINEAGE
-            lineage.write_text(json.dumps(self.manifest, indent=2, sort_keys=True), encoding="utf-8")
-            logged = log(
-                self.model,
-                name=self.name,
-                signature=signature,
-                input_example=example,
-                pip_requirements=self.requirements,
-                predict=predict,
-                extra_files=[str(path) for path in (lineage, *extra_files)],
-            )
+            lineage.write_bytes(self.lineage)
+            client.log_model_artifact(logged.model_id, str(lineage))
+        for path in extra_files:
+            if path.is_dir():
+                client.log_model_artifacts(logged.model_id, str(path), f"{_EXTRA}/{path.name}")
+            else:
+                client.log_model_artifact(logged.model_id, str(path), _EXTRA)
         if self.metrics:
             mlflow.log_metrics(self.metrics, model_id=logged.model_id, run_id=self.run_id)
-        version = mlflow.register_model(logged.model_uri, self.name, await_registration_for=60)
-        number = int(version.version)
+        return logged
+
+    def register(self, logged: Any, description: str, tags: Mapping[str, str]) -> PackagedVersion:
+        """Make the logged model a version of the registered one, with tags that lead to its origin."""
         missing = tuple(self.manifest["missing"])
+        revision = self.context.get("revision", {})
+        known = {
+            "nbtools.run": self.context.get("run", ""),
+            "nbtools.stage": self.context.get("stage", ""),
+            "nbtools.fingerprint": self.context.get("fingerprint", ""),
+            "nbtools.commit": revision.get("commit", ""),
+            "nbtools.dirty": str(revision.get("dirty", "")).lower(),
+            "nbtools.lineage": _LINEAGE,
+            "nbtools.lineage_digest": hashlib.sha256(self.lineage).hexdigest(),
+            "nbtools.missing": "; ".join(missing),
+            **tags,
+        }
+        texts = {key: str(value)[:_LONGEST_TAG] for key, value in known.items() if value != ""}
+        version = mlflow.register_model(logged.model_uri, self.name, await_registration_for=60, tags=texts)
+        number = int(version.version)
+        if description:
+            MlflowClient().update_model_version(self.name, str(number), description)
         return PackagedVersion(self.name, number, f"models:/{self.name}/{number}", self.run_id, missing)
-
-
-def requirements(model: Any) -> list[str]:
-    """Return ``name==version`` of what the model needs to be loaded: what is imported now, nothing guessed.
-
-    The model's own modules are found by walking its parts; each package brings along those of its
-    requirements that this process has imported.
-    """
-    owners = metadata.packages_distributions()
-    pending = [owners[top][0] for top in {_top(part) for part in _parts(model)} if top in owners]
-    pending += [name for name in _ALWAYS if _version(name)]
-    imported = {_normal(owner) for top in sys.modules if "." not in top for owner in owners.get(top, ())}
-    found: dict[str, str] = {}
-    while pending:
-        name = _normal(pending.pop())
-        if name in found or not (version := _version(name)):
-            continue
-        found[name] = version
-        if name != "mlflow":  # the server and the client bring their own
-            pending += [item for item in map(_normal, _needs(name)) if item in imported]
-    return [f"{name}=={version}" for name, version in sorted(found.items())]
-
-
-def _parts(model: Any) -> Iterator[Any]:
-    """Yield the model and the estimators inside it."""
-    seen: set[int] = set()
-    pending = [model]
-    while pending:
-        part = pending.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        yield part
-        if isinstance(part, list | tuple):
-            pending += part
-        elif isinstance(part, dict):
-            pending += part.values()
-        elif hasattr(part, "get_params") and not isinstance(part, type):
-            pending += vars(part).values()
-
-
-def _top(part: Any) -> str:
-    module = getattr(part, "__module__", None) or type(part).__module__
-    return str(module).partition(".")[0]
-
-
-def _needs(name: str) -> list[str]:
-    parsed = [Requirement(text) for text in metadata.requires(name) or ()]
-    return [item.name for item in parsed if item.marker is None or item.marker.evaluate({"extra": ""})]
-
-
-def _normal(name: str) -> str:
-    return str(canonicalize_name(name))
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _check_name(name: str) -> None:
     if not name or not name.strip():
         raise UsageError.of("a registered model needs a name")
-    if any(char in name for char in "/:"):
-        raise UsageError.of(f"{name!r} cannot be the name of a model", fix="leave out slashes and colons")
+    if any(char in name for char in "/:") or name.startswith(".."):
+        fix = "leave out slashes and colons, and dots at the beginning"
+        raise UsageError.of(f"{name!r} cannot be the name of a model", fix=fix)
+
+
+def _existing(files: Sequence[Path | str]) -> list[Path]:
+    found = [Path(file).resolve() for file in files]
+    for path in found:
+        if not path.exists():
+            raise UsageError.of("the extra file does not exist", where=str(path))
+    return found
 
 
 def _flavor(model: Any) -> Callable[..., Any]:
@@ -242,44 +229,34 @@ def _flavor(model: Any) -> Callable[..., Any]:
     raise UsageError.of(f"a {kind} cannot be packaged", fix=fix)
 
 
-def _log_sklearn(model: Any, *, predict: str, extra_files: list[str], **options: Any) -> Any:
+def _log_sklearn(model: Any, *, predict: str, **options: Any) -> Any:
     # Pickled with cloudpickle, as MLflow's clients load it without being told which types to trust: skops
     # refuses HistGradientBoosting among others. Whoever loads a model trusts its store.
-    logged = mlflow.sklearn.log_model(
+    return mlflow.sklearn.log_model(
         model,
         pyfunc_predict_fn=predict,
         serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_CLOUDPICKLE,
         **options,
     )
-    _add_files(logged, extra_files)
-    return logged
 
 
-def _log_pyfunc(model: Any, *, predict: str, extra_files: list[str], **options: Any) -> Any:
+def _log_pyfunc(model: Any, *, predict: str, **options: Any) -> Any:
     if predict != "predict":
         raise UsageError.of(f"{predict!r}: only scikit-learn models have other methods than predict")
-    logged = mlflow.pyfunc.log_model(python_model=model, **options)
-    _add_files(logged, extra_files)
-    return logged
+    return mlflow.pyfunc.log_model(python_model=model, **options)
 
 
-def _add_files(logged: Any, files: list[str]) -> None:
-    client = MlflowClient()
-    for file in files:
-        path = Path(file)
-        if not path.exists():
-            raise UsageError.of("the extra file does not exist", where=file)
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / path.name
-            link.symlink_to(path.resolve())
-            client.log_model_artifacts(logged.model_id, folder)
+def _signature(model: Any, predict: str, example: Any) -> Any:
+    return infer_signature(example, _predicted(model, predict, example))
 
 
 def _predicted(model: Any, predict: str, example: Any) -> Any:
     if isinstance(model, types.FunctionType):
         return model(example)
     if isinstance(model, mlflow.pyfunc.PythonModel):
-        return model.predict(None, example)
+        # MLflow 3 takes both predict(self, context, model_input) and predict(self, model_input).
+        with_context = "context" in inspect.signature(model.predict).parameters
+        return model.predict(None, example) if with_context else model.predict(example)
     if not hasattr(model, predict):
         raise UsageError.of(f"the model has no method {predict!r}")
     return getattr(model, predict)(example)
@@ -296,53 +273,58 @@ def _context() -> dict[str, Any]:
     return dict(found)
 
 
-def _choose_store(context: Mapping[str, Any]) -> None:
-    """Outside a run, use the project's own store if nobody chose another."""
-    if context or os.environ.get("MLFLOW_TRACKING_URI"):
-        return
-    root = find_root(Path.cwd())
-    if root is not None and not mlflow.is_tracking_uri_set():
-        database = root / ".nbtools" / "mlflow.db"
-        ensure_store(database, lambda _: None)
-        mlflow.set_tracking_uri(f"sqlite:///{database}")
+def _root() -> Path | None:
+    """Return the project's folder: the run's, or the one that the notebook lies in."""
+    told = os.environ.get("NBTOOLS_PROJECT", "")
+    return Path(told) if told else find_root(Path.cwd())
+
+
+def _home(context: Mapping[str, Any]) -> StoreAddress | None:
+    """Outside a run, use the project's own store unless somebody chose another; None if it is not used."""
+    if context or mlflow.active_run() is not None or os.environ.get("MLFLOW_RUN_ID"):
+        return None
+    root = _root()
+    if root is None:
+        return None
+    spec = load(root / FILE_NAME)
+    address = resolve(root, spec.tracking, spec.project, os.environ)
+    if not mlflow.is_tracking_uri_set():
+        if address.database is not None:
+            ensure_store(address.database, lambda _: None)
+        mlflow.set_tracking_uri(address.uri)
+    return address if mlflow.get_tracking_uri() == address.uri else None
 
 
 @contextlib.contextmanager
-def _run() -> Iterator[str]:
+def _run(home: StoreAddress | None, name: str) -> Iterator[str]:
     """Use the run that is active, or the stage's; else one that ends with the block."""
     active = mlflow.active_run()
     if active is not None:
         yield active.info.run_id
         return
     own = "MLFLOW_RUN_ID" not in os.environ
-    run = mlflow.start_run()
+    # Whoever called mlflow.set_experiment has set the variable too.
+    chosen = {"MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"} & set(os.environ)
+    experiment = _experiment(home) if own and home is not None and not chosen else None
+    run = mlflow.start_run(experiment_id=experiment, run_name=f"package {name}" if own else None)
     try:
         yield run.info.run_id
-    finally:
+    except BaseException:
         if own:
-            mlflow.end_run()
+            mlflow.end_run("FAILED")
+        raise
+    if own:
+        mlflow.end_run()
 
 
-def _describe(
-    version: PackagedVersion, description: str, context: Mapping[str, Any], tags: Mapping[str, str]
-) -> None:
+def _experiment(home: StoreAddress) -> str:
     client = MlflowClient()
-    if description:
-        client.update_model_version(version.name, str(version.version), description)
-    revision = context.get("revision", {})
-    known = {
-        "nbtools.run": context.get("run", ""),
-        "nbtools.stage": context.get("stage", ""),
-        "nbtools.fingerprint": context.get("fingerprint", ""),
-        "nbtools.commit": revision.get("commit", ""),
-        "nbtools.dirty": str(revision.get("dirty", "")).lower(),
-        "nbtools.lineage": _LINEAGE,
-        "nbtools.missing": "; ".join(version.missing),
-        **tags,
-    }
-    for key, value in known.items():
-        if value:
-            client.set_model_version_tag(version.name, str(version.version), key, value[:_LONGEST_TAG])
+    if client.get_experiment_by_name(home.experiment) is None:
+        with contextlib.suppress(MlflowException):  # somebody else was quicker
+            client.create_experiment(home.experiment, artifact_location=home.artifacts or None)
+    found = client.get_experiment_by_name(home.experiment)
+    assert found is not None
+    return str(found.experiment_id)
 
 
 @contextlib.contextmanager

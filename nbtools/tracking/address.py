@@ -6,12 +6,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from nbtools.errors import UsageError
 from nbtools.pipeline.spec import Tracking
 
 _SERVERS = ("http", "https", "databricks", "databricks-uc", "postgresql", "mysql", "mssql")
-_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>.+)")
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)(?P<options>\?.*)?")
+#: A password may hold a slash or an @, so everything up to the last @ goes; a path (:///) has no user.
+_USER = re.compile(r"(?<=://)(?!/)\S*@")
+_OPTION = re.compile(r"(?i)(password|passwd|pwd|token|secret|key)=[^&\s]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,10 @@ def resolve(root: Path, tracking: Tracking, project: str, environ: Mapping[str, 
     experiment = environ.get("MLFLOW_EXPERIMENT_NAME", "") or tracking.experiment or project
     state = root / ".nbtools"
     if not uri:
-        database = state / "mlflow.db"
-        return StoreAddress(f"sqlite:///{database}", experiment, str(state / "artifacts"), database)
+        return _sqlite(state / "mlflow.db", "", experiment)
     where = "MLFLOW_TRACKING_URI" if given else "tracking.uri"
     if match := _SQLITE.fullmatch(uri):
-        database = root / match["path"].split("?", 1)[0]
-        return StoreAddress(f"sqlite:///{database}", experiment, str(database.parent / "artifacts"), database)
+        return _sqlite(root / unquote(match["path"]), match["options"] or "", experiment)
     scheme = uri.split("://", 1)[0].split("+", 1)[0].lower() if "://" in uri else uri.lower()
     if scheme not in _SERVERS:
         message = f"MLflow cannot keep runs at {without_credentials(uri)!r}"
@@ -68,10 +70,21 @@ def resolve(root: Path, tracking: Tracking, project: str, environ: Mapping[str, 
     return StoreAddress(uri, experiment)
 
 
+def artifacts_beside(database: Path) -> str:
+    """Return where the artifacts of an SQLite store are kept, as MLflow takes it: percent signs encoded."""
+    return str(database.parent / "artifacts").replace("%", "%25")
+
+
 def without_credentials(uri: str) -> str:
     """Return an address that may be shown.
 
     >>> without_credentials("postgresql://me:secret@host/db")
     'postgresql://host/db'
     """
-    return re.sub(r"(?<=://)[^/@]*@", "", re.sub(r"(?i)(password|token|secret)=[^&]*", r"\1=…", uri))
+    return _USER.sub("", _OPTION.sub(r"\1=…", uri))
+
+
+def _sqlite(database: Path, options: str, experiment: str) -> StoreAddress:
+    # SQLAlchemy decodes the path, and ends it at a question mark.
+    encoded = str(database).replace("%", "%25").replace("?", "%3F")
+    return StoreAddress(f"sqlite:///{encoded}{options}", experiment, artifacts_beside(database), database)

@@ -7,7 +7,9 @@ milliseconds. ``python -m nbtools.tracking.template`` makes the template ahead o
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -18,10 +20,12 @@ from importlib import metadata
 from pathlib import Path
 
 from nbtools.errors import OperationError
+from nbtools.tracking.address import artifacts_beside
 
 _TIMEOUT_S = 600
 #: MLflow writes where the database was made into the default experiment; the copy gets its own place.
 _DEFAULT_ARTIFACTS = "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0"
+_REVISION = re.compile(r"^(revision|down_revision)\b[^=\n]*=(.*)$", re.MULTILINE)
 
 
 def ensure_store(database: Path, note: Callable[[str], None]) -> None:
@@ -41,21 +45,19 @@ def ensure_store(database: Path, note: Callable[[str], None]) -> None:
     """
     if database.exists():
         return
-    template = _template(note)
     database.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=database.parent, prefix=".mlflow", suffix=".tmp")
-    os.close(handle)
-    try:
-        shutil.copyfile(template, name)
-        connection = sqlite3.connect(name)
+    with tempfile.TemporaryDirectory(dir=database.parent, prefix=".mlflow-") as folder:
+        fresh = Path(folder) / database.name
+        template = _template(note)
+        if template is None:  # no cache folder that can be written to: made for this project alone
+            _make(fresh, note)
+        else:
+            shutil.copyfile(template, fresh)
+        connection = sqlite3.connect(fresh)
         with connection:
-            connection.execute(_DEFAULT_ARTIFACTS, (str(database.parent / "artifacts" / "0"),))
+            connection.execute(_DEFAULT_ARTIFACTS, (f"{artifacts_beside(database)}/0",))
         connection.close()
-        os.link(name, database)  # unlike a rename, this never replaces a store that came meanwhile
-    except FileExistsError:
-        pass
-    finally:
-        Path(name).unlink(missing_ok=True)
+        _appear(fresh, database)
 
 
 def cache_folder() -> Path:
@@ -69,60 +71,101 @@ def template_path() -> Path:
     return cache_folder() / f"mlflow-{metadata.version('mlflow')}.db"
 
 
-def _template(note: Callable[[str], None]) -> Path:
+def _appear(fresh: Path, database: Path) -> None:
+    try:
+        os.link(fresh, database)  # unlike a rename, this never replaces a store that came meanwhile
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not database.exists():
+            os.replace(fresh, database)
+
+
+def _template(note: Callable[[str], None]) -> Path | None:
+    """Return the template, made if need be; None if there is nowhere to keep it."""
     path = template_path()
+    if _sound(path):  # before the lock: a cache that cannot be written to may hold one
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_suffix(".lock"), "w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _sound(path):
-                _make(path, note)
-        return path
+        lock = open(path.with_suffix(".lock"), "w", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError:
-        # No cache folder that can be written to: make it for this project alone.
-        folder = Path(tempfile.mkdtemp(prefix="nbtools-"))
-        _make(folder / path.name, note)
-        return folder / path.name
+        return None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _sound(path):
+            _make(path, note)
+    return path
 
 
 def _sound(path: Path) -> bool:
-    if not path.exists():
+    """Return whether the database at ``path`` is whole and as the installed MLflow wants it."""
+    if not path.is_file():
         return False
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        # Nobody changes a template in place; and WAL's side files could not be made in a read-only folder.
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
         try:
-            complete = connection.execute("SELECT count(*) FROM alembic_version").fetchone()[0] == 1
-            return bool(complete and connection.execute("PRAGMA quick_check").fetchone()[0] == "ok")
+            revisions = {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")}
+            whole = connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
         finally:
             connection.close()
     except sqlite3.Error:
         return False
+    return whole and bool(revisions) and revisions == (_newest() or revisions)
+
+
+def _newest() -> set[str]:
+    """Return the last schema revision of the installed MLflow, read from its migrations without importing it."""
+    found = importlib.util.find_spec("mlflow")
+    known: dict[str, set[str]] = {"revision": set(), "down_revision": set()}
+    for home in (found.submodule_search_locations if found else None) or ():
+        for file in (Path(home) / "store" / "db_migrations" / "versions").glob("*.py"):
+            for name, value in _REVISION.findall(file.read_text(encoding="utf-8")):
+                known[name].update(re.findall(r"['\"](\w+)['\"]", value))
+    return known["revision"] - known["down_revision"]
 
 
 def _make(path: Path, note: Callable[[str], None]) -> None:
     note("preparing MLflow's database; this takes some seconds, once for each MLflow version")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".mlflow", suffix=".tmp")
-    os.close(handle)
-    Path(name).unlink()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    script = f"import mlflow; mlflow.MlflowClient({f'sqlite:///{name}'!r}).search_experiments()"
-    command = [sys.executable, "-c", script]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=_TIMEOUT_S, check=False, env=environment, cwd=path.parent
-        )
-        if done.returncode != 0 or not _sound(Path(name)):
-            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-            raise OperationError.of(f"MLflow cannot make its database: {' '.join(last)}")
-        connection = sqlite3.connect(name)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mlflow-") as folder:
+        made = Path(folder) / "mlflow.db"
+        _migrate(made)
+        connection = sqlite3.connect(made)
         # Kernels and tracking write at the same time; readers must not wait for writers.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.close()
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        os.replace(made, path)
+
+
+def _migrate(path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    # A relative address: whatever characters the folder's path has, no part of MLflow decodes them.
+    script = f"import mlflow; mlflow.MlflowClient('sqlite:///{path.name}').search_experiments()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            env=environment,
+            cwd=path.parent,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OperationError.of(f"MLflow did not make its database within {_TIMEOUT_S} s") from error
+    if done.returncode != 0 or not _sound(path):
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise OperationError.of(f"MLflow cannot make its database: {' '.join(last)}")
+
+
+def main() -> None:
+    """Make the template, and say where it lies."""
+    path = _template(lambda text: print(text, file=sys.stderr))  # noqa: T201 - this is a program
+    if path is None:
+        sys.exit(f"there is no writing to {cache_folder()}")
+    print(path)  # noqa: T201
 
 
 if __name__ == "__main__":
-    _template(lambda text: print(text, file=sys.stderr))  # noqa: T201 - this is a program
+    main()

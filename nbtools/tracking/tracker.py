@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nbtools.errors import OperationError
+from nbtools.execution.child_process import end_with, without_main
 from nbtools.execution.events import (
     Artifact,
     Event,
@@ -77,8 +78,11 @@ class MlflowTracker:
         self._pending: list[tuple[str, Future[Any]]] = []
         self._begun: Future[tuple[str, str]] | None = None
         self._runs: dict[str, str] = {}
-        self._summary: dict[str, str] = {}
+        self._params: dict[str, Mapping[str, Any]] = {}
+        self._summary: dict[str, dict[str, str]] = {}
         self._tags: dict[str, str] = {}
+        with without_main():
+            self._do("ready")  # its imports go on beside whatever comes first
 
     # What execution asks
 
@@ -105,7 +109,7 @@ class MlflowTracker:
             raise self._unreachable(error) from error
         self._runs[stage] = run_id
         return {
-            **_QUIET,
+            **{name: value for name, value in _QUIET.items() if name not in os.environ},
             "MLFLOW_TRACKING_URI": self._address.uri,
             "MLFLOW_EXPERIMENT_ID": experiment_id,
             "MLFLOW_RUN_ID": run_id,
@@ -131,20 +135,20 @@ class MlflowTracker:
             case StageStarted():
                 self._stage_started(event)
             case StageFinished():
-                self._summary[event.stage] = "executed"
-                tags = {f"nbtools.output.{item.dataset}": item.digest for item in event.outputs}
+                self._summarise(event.stage, "executed", event.fingerprint)
+                tags = _digests("output", event.outputs)
                 tags["nbtools.duration_s"] = f"{event.duration_s:.3f}"
                 self._end_stage(event.stage, "FINISHED", tags, event.executed, event.at)
             case StageFailed() | StageRetried():
                 failure = event.failure
-                self._summary[event.stage] = f"failed: {failure.message}"
+                self._summarise(event.stage, f"failed: {failure.message}")
                 tags = {"nbtools.failure": failure.message, "nbtools.failed_cell": str(failure.cell or "")}
                 status = "KILLED" if failure.kind == "cancelled" else "FAILED"
                 self._end_stage(event.stage, status, tags, failure.notebook, event.at)
             case StageReused():
-                self._summary[event.stage] = event.how
+                self._summarise(event.stage, event.how, event.fingerprint)
             case StageSkipped():
-                self._summary[event.stage] = f"skipped: {event.because}"
+                self._summarise(event.stage, f"skipped: {event.because}")
             case RunFinished():
                 self._run_finished(event)
             case _:
@@ -153,17 +157,18 @@ class MlflowTracker:
     def close(self) -> tuple[str, ...]:
         """Wait until everything is delivered and return what could not be, in words."""
         deadline = time.monotonic() + _DELIVERY_S
-        lost = []
+        lost: dict[str, list[str]] = {}
         for what, future in self._pending:
             try:
                 future.result(timeout=max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                lost.setdefault("it takes too long to answer", []).append(what)
             except Exception as error:  # noqa: BLE001 - whatever MLflow, its database or its server raises
-                lost.append(
-                    f"tracking: {what} could not be delivered to {self._address.shown}: {_said(error)}"
-                )
+                lost.setdefault(_said(error), []).append(what)
         self._pending.clear()
         self._pool.shutdown(wait=not lost, cancel_futures=True)
-        return tuple(dict.fromkeys(lost))
+        to = f"could not be delivered to {self._address.shown}"
+        return tuple(f"tracking: {_listed(whats)} {to}: {reason}" for reason, whats in lost.items())
 
     def _run_started(self, event: RunStarted) -> None:
         revision = event.revision
@@ -174,7 +179,7 @@ class MlflowTracker:
                 "mlflow.source.name": event.project,
                 "mlflow.source.git.commit": revision.commit,
                 "mlflow.source.git.branch": revision.branch,
-                "mlflow.source.git.repoURL": revision.remote,
+                "mlflow.source.git.repoURL": without_credentials(revision.remote),
                 "nbtools.dirty": str(revision.dirty).lower(),
                 "nbtools.run": event.run,
                 "nbtools.project": event.project,
@@ -196,10 +201,7 @@ class MlflowTracker:
         address = self._address
         self._begun = self._do("begin", address.experiment, address.artifacts, name, tags, event.at)
         if event.overrides:
-            self._later("params", self._describe_parent, dict(event.overrides))
-
-    def _describe_parent(self, overrides: Mapping[str, Any]) -> Future[Any]:
-        return self._do("describe", self._parent()[1], overrides, {}, ())
+            self._later("params", lambda: self._do("log_params", self._parent()[1], dict(event.overrides)))
 
     def _stage_started(self, event: StageStarted) -> None:
         run_id = self._runs.get(event.stage)
@@ -211,15 +213,21 @@ class MlflowTracker:
             "nbtools.notebook_digest": event.notebook_digest,
             "mlflow.source.name": event.notebook,
             "nbtools.python": event.python,
-            **{f"nbtools.input.{item.dataset}": item.digest for item in event.inputs},
+            "nbtools.params": json.dumps(dict(event.params), ensure_ascii=False),
+            **_digests("input", event.inputs),
         }
         inputs = [asdict(item) for item in _distinct(event.inputs)]
-        self._keep(f"params of {event.stage}", self._do("describe", run_id, dict(event.params), tags, inputs))
+        # The params themselves follow when the stage has ended: MLflow lets nobody write one twice, and a
+        # notebook that logs a param of its own must not fail because we were first.
+        self._params[run_id] = dict(event.params)
+        self._keep(f"the start of {event.stage}", self._do("describe", run_id, tags, inputs))
 
     def _end_stage(self, stage: str, status: str, tags: Mapping[str, str], notebook: str, at: float) -> None:
         run_id = self._runs.get(stage)
         if run_id is None:
             return
+        if params := self._params.pop(run_id, None):
+            self._keep(f"params of {stage}", self._do("log_params", run_id, params))
         self._keep(f"the end of {stage}", self._do("finish", run_id, status, dict(tags), at))
         if notebook:
             future = self._do("attach_notebook", run_id, str(self._root / notebook), module="notebook_html")
@@ -230,9 +238,18 @@ class MlflowTracker:
 
     def _finish_parent(self, event: RunFinished) -> Future[Any]:
         parent = self._parent()[1]
-        self._keep("the plan", self._do("attach", parent, "plan.json", dict(self._summary)))
+        summary = {"run": event.run, "status": event.status, "stages": dict(self._summary)}
+        self._keep("the plan", self._do("attach", parent, "plan.json", summary))
         tags = {"nbtools.duration_s": f"{event.duration_s:.3f}"}
         return self._do("finish", parent, _STATUS[event.status], tags, event.at)
+
+    def _summarise(self, stage: str, outcome: str, fingerprint: str = "") -> None:
+        known = {
+            "outcome": outcome,
+            "fingerprint": fingerprint,
+            "tracking_run": self._runs.get(stage, ""),
+        }
+        self._summary[stage] = {name: value for name, value in known.items() if value}
 
     # Delivery
 
@@ -244,7 +261,10 @@ class MlflowTracker:
             raise self._unreachable(error) from error
 
     def _do(self, verb: str, *arguments: Any, module: str = "worker") -> Future[Any]:
-        return self._pool.submit(_call, module, verb, self._address.uri, *arguments)
+        try:
+            return self._pool.submit(_call, module, verb, self._address.uri, *arguments)
+        except RuntimeError as error:  # the process died: all that follows is lost, and `close` says so
+            return _failed(error)
 
     def _later(self, what: str, begin: Callable[..., Future[Any]], *arguments: Any) -> None:
         """Deliver what needs the parent run, without waiting for it here."""
@@ -280,18 +300,29 @@ def _prepare(parent: int, environment: Mapping[str, str]) -> None:
     """Make the process quiet, deaf to Ctrl-C while it delivers, and end it when its parent has gone."""
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Everything is delivered by then. First in, last out: MLflow's own handlers still run, but nobody waits
+    # while the interpreter takes its modules apart, which needs as long as a second.
+    atexit.register(os._exit, 0)
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
     importlib.import_module("nbtools.tracking.worker")
 
 
 def _distinct(artifacts: tuple[Artifact, ...]) -> list[Artifact]:
     return list({(item.dataset, item.digest): item for item in artifacts}.values())
+
+
+def _digests(kind: str, artifacts: tuple[Artifact, ...]) -> dict[str, str]:
+    """Return a tag for each dataset; the digests of several variants stand in one, in order."""
+    found: dict[str, list[str]] = {}
+    for item in artifacts:
+        found.setdefault(f"nbtools.{kind}.{item.dataset}", []).append(item.digest)
+    return {name: ",".join(digests) for name, digests in found.items()}
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(dict.fromkeys(names[:3]))
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more records"
 
 
 def _hand_on(source: Future[Any], target: Future[Any]) -> None:

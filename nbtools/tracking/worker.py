@@ -41,24 +41,32 @@ def begin_stage(uri: str, experiment_id: str, name: str, tags: Mapping[str, str]
     return str(run.info.run_id)
 
 
-def describe(
-    uri: str,
-    run_id: str,
-    params: Mapping[str, Any],
-    tags: Mapping[str, str],
-    inputs: Sequence[Mapping[str, Any]],
-) -> None:
-    """Log params, tags and input datasets of a run."""
+def ready(_uri: str) -> None:
+    """Do nothing: whoever asks starts the process."""
+
+
+def describe(uri: str, run_id: str, tags: Mapping[str, str], inputs: Sequence[Mapping[str, Any]]) -> None:
+    """Log tags and input datasets of a run."""
     client = _client(uri)
+    _tag(client, run_id, tags)
+    if inputs:
+        client.log_inputs(run_id, [_dataset(item, "input") for item in inputs])
+
+
+def log_params(uri: str, run_id: str, params: Mapping[str, Any]) -> None:
+    """Log params; where the notebook logged another value, that one stays and ours becomes a tag."""
+    client = _client(uri)
+    logged = client.get_run(run_id).data.params
     texts = {name: _text(value) for name, value in params.items()}
-    entries = [Param(name, _cut(text, _LONGEST_PARAM)) for name, text in texts.items()]
+    entries = [Param(name, _cut(text, _LONGEST_PARAM)) for name, text in texts.items() if name not in logged]
     for start in range(0, len(entries), _PARAMS_AT_ONCE):
         client.log_batch(run_id, params=entries[start : start + _PARAMS_AT_ONCE])
     if any(len(text) > _LONGEST_PARAM for text in texts.values()):
         client.log_dict(run_id, dict(params), "params.json")
-    _tag(client, run_id, tags)
-    if inputs:
-        client.log_inputs(run_id, [_dataset(item, "input") for item in inputs])
+    others = {
+        name: text for name, text in texts.items() if name in logged and logged[name] != text[:_LONGEST_PARAM]
+    }
+    _tag(client, run_id, {f"nbtools.param.{name}": text for name, text in others.items()})
 
 
 def finish(uri: str, run_id: str, status: str, tags: Mapping[str, str], at: float) -> None:
@@ -120,7 +128,8 @@ def _cut(text: str, longest: int) -> str:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    # As MLflow writes the same value, so that `mlflow.log_param("x", x)` in the notebook agrees with us.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping) else str(value)
 
 
 def _dataset(item: Mapping[str, Any], context: str) -> DatasetInput:

@@ -27,7 +27,6 @@ STAGES = [
     "deploy.release",
     "deploy.smoke",
 ]
-pytestmark = pytest.mark.xdist_group("example")
 
 
 @pytest.fixture(scope="module")
