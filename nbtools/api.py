@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbtools.errors import DataError, NbtoolsError, Problem, UsageError
 from nbtools.execution.database import Database
-from nbtools.execution.events import Event, RunStarted, StageFailed
+from nbtools.execution.events import Event, StageFailed
 from nbtools.execution.files import explained, write_atomically
 from nbtools.execution.lock import exclusive, holder
 from nbtools.execution.revision import revision
@@ -37,6 +37,7 @@ from nbtools.pipeline.plan import plan as make_plan
 from nbtools.pipeline.spec import Spec
 from nbtools.project import Project, open_project
 from nbtools.tracking import history as histories
+from nbtools.tracking.address import StoreAddress, resolve
 from nbtools.tracking.history import HistoryRow
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     from nbtools.execution.contracts import Contracts
     from nbtools.execution.outcome import Around
     from nbtools.execution.run import Options, Run, new_run_id, read_secrets
+    from nbtools.tracking.lazy import LazyTracker, untracked
 
     if jobs is not None and jobs < 1:
         raise UsageError.of("at least one job is needed", where="--jobs")
@@ -200,11 +202,11 @@ def run(  # noqa: PLR0913 - each is an option of the command
         opened.workspace.remember()
         forced = _forced(opened.dag, targets, force)
         options = Options(jobs or _processors(), fail_fast, forced, tuple(targets))
-        tracker = _LazyTracker(opened, note) if track else None
+        tracker = LazyTracker(_address(opened), home.root, note) if track else None
         around = Around(
             run=run_id,
             workspace=opened.workspace,
-            tracking=tracker.tracking() if tracker else _untracked(home.attempts / run_id),
+            tracking=tracker.tracking() if tracker else untracked(home.attempts / run_id),
             contracts=Contracts(home.root),
             cancellation=cancellation or Cancellation(),
             masking=masking,
@@ -272,7 +274,7 @@ def graph(targets: Sequence[str] = (), *, states: bool = True, project: Path | s
     states
         Whether nodes show what would happen to them; False needs neither data nor history.
     """
-    from nbtools.reports.dag import Edge, Graph, Node
+    from nbtools.reports.stages import stage_graph
 
     with _opened(project) as opened:
         keys = opened.dag.ancestors(dags.select(opened.dag, targets))
@@ -280,21 +282,7 @@ def graph(targets: Sequence[str] = (), *, states: bool = True, project: Path | s
         if states:
             made, _, _ = _plan(opened, targets, force=False)
             actions = {step.key: step.action.value for step in made.steps}
-        nodes = []
-        edges: dict[tuple[str, str], list[str]] = {}
-        for key in keys:
-            variant = opened.dag.variants[key]
-            label = key.removeprefix(f"{variant.stage.pipeline}.")
-            nodes.append(
-                Node(key, label, variant.stage.pipeline, actions.get(key, ""), variant.stage.notebook)
-            )
-            for before in variant.upstream:
-                edges.setdefault((before, key), [])
-            for item in variant.inputs:
-                for producer in item.producers:
-                    edges[producer, key].append(item.dataset)
-        joined = [Edge(source, target, ", ".join(names)) for (source, target), names in edges.items()]
-        return Graph(tuple(nodes), tuple(joined))
+        return stage_graph(opened.dag, keys, actions)
 
 
 def lab(stage: str = "", *, project: Path | str | None = None) -> LabCommand:
@@ -309,11 +297,10 @@ def lab(stage: str = "", *, project: Path | str | None = None) -> LabCommand:
         If the stage has not been executed yet, or has several variants.
     """
     from nbtools.execution.placing import file_name
-    from nbtools.tracking.address import resolve
 
     with _opened(project) as opened:
         home = opened.project
-        uri = resolve(home.root, opened.spec.tracking, opened.spec.project, os.environ).uri
+        uri = _address(opened).uri
         environment = {"MLFLOW_TRACKING_URI": uri, "NBTOOLS_PROJECT": str(home.root)}
         environment["PYTHONPATH"] = _joined([str(home.root)])
         command = [sys.executable, "-m", "jupyterlab"]
@@ -487,67 +474,15 @@ def _cells(opened: _Opened, latest: Completion, notebook: str) -> Any:
     return cell_changes(code_cells(then), code_cells(opened.workspace.notebook_text(notebook)))
 
 
+def _address(opened: _Opened) -> StoreAddress:
+    return resolve(opened.project.root, opened.spec.tracking, opened.spec.project, os.environ)
+
+
 def _attempt(*arguments: Any) -> Any:
     # papermill takes more than a second to import, beside the other imports and only if a notebook runs.
     from nbtools.execution.attempt import attempt
 
     return attempt(*arguments)
-
-
-def _untracked(folder: Path) -> Any:
-    """Return a tracking that forgets: what notebooks log goes to a store that is removed with the run's folder."""
-    from nbtools.execution.outcome import Tracking
-    from nbtools.tracking.template import ensure_store
-
-    def environment(_stage: str, _attempt: int) -> dict[str, str]:
-        ensure_store(folder / "mlflow.db", lambda _: None)
-        return {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-
-    return Tracking(environment=environment)
-
-
-class _LazyTracker:
-    """Starts MLflow's side of a run when the first notebook needs it, and not at all if none does."""
-
-    def __init__(self, opened: _Opened, note: Callable[[str], None]) -> None:
-        from nbtools.tracking.address import resolve
-
-        root = opened.project.root
-        self._address = resolve(root, opened.spec.tracking, opened.spec.project, os.environ)
-        self._root = root
-        self._note = note
-        self._tracker: Any = None
-        self._begun: RunStarted | None = None
-
-    def tracking(self) -> Any:
-        from nbtools.execution.outcome import Tracking
-
-        return Tracking(
-            environment=lambda stage, attempt: self._started().environment(stage, attempt),
-            metrics=lambda stage: self._started().metrics(stage),
-        )
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, RunStarted):
-            self._begun = event
-            if any(step.action == "run" for step in event.steps):
-                self._started()
-        elif self._tracker is not None:
-            self._tracker(event)
-
-    def close(self) -> None:
-        if self._tracker is not None:
-            for warning in self._tracker.close():
-                self._note(warning)
-
-    def _started(self) -> Any:
-        from nbtools.tracking.tracker import MlflowTracker
-
-        if self._tracker is None:
-            self._tracker = MlflowTracker(self._address, self._root, self._note)
-            if self._begun is not None:
-                self._tracker(self._begun)
-        return self._tracker
 
 
 __all__ = [

@@ -58,10 +58,10 @@ def resolve(root: Path, tracking: Tracking, project: str, environ: Mapping[str, 
     experiment = environ.get("MLFLOW_EXPERIMENT_NAME", "") or tracking.experiment or project
     state = root / ".nbtools"
     if not uri:
-        return _sqlite(state / "mlflow.db", "", experiment)
+        return sqlite_address(state / "mlflow.db", "", experiment)
     where = "MLFLOW_TRACKING_URI" if given else "tracking.uri"
     if match := _SQLITE.fullmatch(uri):
-        return _sqlite(root / unquote(match["path"]), match["options"] or "", experiment)
+        return sqlite_address(root / unquote(match["path"]), match["options"] or "", experiment)
     scheme = uri.split("://", 1)[0].split("+", 1)[0].lower() if "://" in uri else uri.lower()
     if scheme not in _SERVERS:
         message = f"MLflow cannot keep runs at {without_credentials(uri)!r}"
@@ -84,7 +84,8 @@ def without_credentials(uri: str) -> str:
     return _USER.sub("", _OPTION.sub(r"\1=…", uri))
 
 
-def _sqlite(database: Path, options: str, experiment: str) -> StoreAddress:
+def sqlite_address(database: Path, options: str = "", experiment: str = "") -> StoreAddress:
+    """Return the address of an SQLite store in the file ``database``."""
     # SQLAlchemy decodes the path, and ends it at a question mark.
     encoded = str(database).replace("%", "%25").replace("?", "%3F")
     return StoreAddress(f"sqlite:///{encoded}{options}", experiment, artifacts_beside(database), database)

@@ -1,0 +1,66 @@
+"""MLflow's side of a run begins when the first notebook needs it, and not at all if none does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from nbtools.execution.events import Event, RunStarted
+from nbtools.execution.outcome import Tracking
+from nbtools.tracking.address import StoreAddress, sqlite_address
+from nbtools.tracking.template import ensure_store
+from nbtools.tracking.tracker import MlflowTracker
+
+
+def untracked(folder: Path) -> Tracking:
+    """Return a tracking that forgets: what notebooks log goes to a store that is removed with the run's folder."""
+    database = folder / "mlflow.db"
+
+    def environment(_stage: str, _attempt: int) -> dict[str, str]:
+        ensure_store(database, lambda _: None)
+        return {"MLFLOW_TRACKING_URI": sqlite_address(database).uri}
+
+    return Tracking(environment=environment)
+
+
+class LazyTracker:
+    """Starts MLflow's side of a run when the first notebook needs it, and not at all if none does."""
+
+    def __init__(self, address: StoreAddress, root: Path, note: Callable[[str], None]) -> None:
+        self._address = address
+        self._root = root
+        self._note = note
+        self._tracker: MlflowTracker | None = None
+        self._begun: RunStarted | None = None
+        self._starting = threading.Lock()  # several stages may be the first
+
+    def tracking(self) -> Tracking:
+        """Return what execution asks."""
+        return Tracking(
+            environment=lambda stage, attempt: self._started().environment(stage, attempt),
+            metrics=lambda stage: self._started().metrics(stage),
+        )
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event."""
+        if isinstance(event, RunStarted):
+            self._begun = event
+            if any(step.action == "run" for step in event.steps):
+                self._started()
+        elif self._tracker is not None:
+            self._tracker(event)
+
+    def close(self) -> None:
+        """Wait until everything is delivered, and tell what could not be."""
+        if self._tracker is not None:
+            for warning in self._tracker.close():
+                self._note(warning)
+
+    def _started(self) -> MlflowTracker:
+        with self._starting:
+            if self._tracker is None:
+                self._tracker = MlflowTracker(self._address, self._root, self._note)
+                if self._begun is not None:
+                    self._tracker(self._begun)
+            return self._tracker
