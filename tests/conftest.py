@@ -38,9 +38,9 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _mlflow_forgets() -> Generator[None]:
-    """Undo what a test told MLflow: ``set_tracking_uri`` also sets the variable that every later run obeys."""
+    """Undo what a module told MLflow: ``set_tracking_uri`` also sets a variable that every later run obeys."""
     before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     yield
     for name in [name for name in os.environ if name.startswith("MLFLOW_") and name not in before]:

@@ -75,6 +75,7 @@ def python(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         env=environment,
         check=False,
+        timeout=120,
     )
 
 
@@ -96,8 +97,13 @@ def found(root: Path) -> dict[str, Any]:
     done = python(SCRIPT, root)
     lines = [line for line in done.stdout.splitlines() if line.startswith("found: ")]
     assert lines, done.stderr
-    mlflow.set_tracking_uri(f"sqlite:///{root}/team/runs.db")
     return dict(json.loads(lines[0].removeprefix("found: ")))
+
+
+@pytest.fixture(autouse=True)
+def _store(root: Path) -> None:
+    # For each test anew: conftest.py undoes it after each, but not what a fixture of the module's did.
+    mlflow.set_tracking_uri(f"sqlite:///{root}/team/runs.db")
 
 
 def test_models_and_runs_land_where_pipelines_yaml_says(root: Path, found: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ def test_script_without_a_main_guard_is_tracked(tmp_path: Path) -> None:
     project.notebook("n.ipynb", "1", params=None)
     script = project.write("script.py", "import nbtools\nprint(nbtools.run().status)\n")
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False
+        [sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120
     )
     assert done.stdout == "passed\n", done.stderr
     assert runs_of(tmp_path)["s"].info.status == "FINISHED"
@@ -203,7 +203,11 @@ def test_tracking_process_ends_when_nbtools_is_killed(tmp_path: Path) -> None:
     os.kill(os.getpid(), {signal.SIGKILL:d})
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     process = Path("/proc") / done.stdout.strip()
     assert done.returncode == -signal.SIGKILL, done.stderr
