@@ -111,7 +111,9 @@ _force = click.option("-f", "--force", is_flag=True, help="Run the targets even 
 @_force
 @click.option("--fail-fast", is_flag=True, help="Start nothing new after a failure.")
 @click.option(
-    "--no-tracking", is_flag=True, help="Keep the run out of MLflow; the local history has it all the same."
+    "--no-tracking",
+    is_flag=True,
+    help="Keep the run out of MLflow (the local history has it); no model can be registered.",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Only print the plan.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only failures and the last line.")

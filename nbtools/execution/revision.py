@@ -42,4 +42,5 @@ def _login() -> str:
 
 
 def _without_credentials(url: str) -> str:
-    return re.sub(r"(?<=://)[^/@]+@", "", url)
+    # A password may hold a slash or an @: everything up to the last @ goes.
+    return re.sub(r"(?<=://)\S*@", "", url)

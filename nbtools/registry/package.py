@@ -110,6 +110,9 @@ def package(  # noqa: PLR0913 - what a model comes with
     log = _flavor(model)
     files = _existing(extra_files)
     context = _context()
+    if context and not context.get("tracking_run"):
+        # The version would vanish with the run's throw-away store, while the stage counts as done.
+        raise UsageError.of("a run without tracking cannot register a model", fix="leave out --no-tracking")
     home = _home(context)
     with _quiet():
         signature = None if example is None else _signature(model, pyfunc_predict_fn, example)

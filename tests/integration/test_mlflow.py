@@ -236,6 +236,13 @@ def test_plain_mlflow_client_loads_a_packaged_model(packaged: SmallProject) -> N
     assert done.stdout.strip().splitlines()[-1] == "[8.0]", done.stderr
 
 
+def test_run_without_tracking_registers_nothing_and_says_why(packaged: SmallProject) -> None:
+    outcome = packaged.run(track=False, force=True)
+    failure = outcome.stages["train.package"].failure
+    assert failure is not None
+    assert "a run without tracking cannot register a model" in failure.message
+
+
 def test_packaged_version_has_signature_exact_requirements_and_lineage(packaged: SmallProject) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{packaged.root}/.nbtools/mlflow.db")
     info = mlflow.models.get_model_info("models:/small model/1")
@@ -248,7 +255,7 @@ def test_packaged_version_has_signature_exact_requirements_and_lineage(packaged:
     assert not {"jupyterlab", "papermill", "nbtools"} & {item.split("==")[0] for item in needed}
     lineage = json.loads((folder / "lineage.json").read_text())
     assert lineage["stage"]["stage"] == "train.package"
-    assert lineage["run"] == nbtools.show(project=packaged.root).run
+    assert lineage["run"] == nbtools.history(project=packaged.root)[-1].run
     version = MlflowClient().get_model_version("small model", "1")
     assert version.description == "Doubles."
     assert version.tags["nbtools.run"] == lineage["run"]
