@@ -178,6 +178,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     from nbtools.execution.cancellation import Cancellation
     from nbtools.execution.contracts import Contracts
     from nbtools.execution.outcome import Around
+    from nbtools.execution.resources import machine, processors
     from nbtools.execution.run import Options, Run, new_run_id, read_secrets
     from nbtools.tracking.lazy import LazyTracker, untracked
 
@@ -201,7 +202,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         _check_kernels(opened.workspace, [step.variant.stage for step in made.to_run()])
         opened.workspace.remember()
         forced = _forced(opened.dag, targets, force)
-        options = Options(jobs or _processors(), fail_fast, forced, tuple(targets))
+        options = Options(jobs or processors(), fail_fast, forced, tuple(targets), machine())
         tracker = LazyTracker(_address(opened), home.root, note) if track else None
         around = Around(
             run=run_id,
@@ -377,13 +378,6 @@ def _check_data(made: Plan) -> None:
 
 def _forced(dag: Dag, targets: Sequence[str], force: bool) -> frozenset[str]:
     return frozenset(dags.select(dag, targets)) if force else frozenset()
-
-
-def _processors() -> int:
-    """Return how many processors this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _overrides(params: Mapping[str, Any] | None, params_file: Path | str | None) -> list[Overrides]:

@@ -35,6 +35,7 @@ _CONTROLS.update(dict.fromkeys(range(0xD800, 0xE000), "\ufffd"))
 _SYMBOLS = {
     "passed": ("✓", "+"),
     "failed": ("✗", "x"),
+    "gate failed": ("✗", "x"),
     "running": ("▶", ">"),
     "run": ("▶", ">"),
     "up to date": ("=", "="),
@@ -45,6 +46,7 @@ _SYMBOLS = {
     "cancelled": ("■", "!"),
     "retried": ("↻", "~"),
     "waiting": ("○", "."),
+    "blocked": ("○", "."),
 }
 #: One character for one, so that columns stay where they are.
 _ASCII = str.maketrans(

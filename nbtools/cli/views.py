@@ -20,15 +20,19 @@ _HISTORY = ("status", "run", "commit", "branch", "message", "duration", "complet
 def plan_text(plan: Plan, width: int | None) -> str:
     """Return a plan as a table: what would happen to each stage, and why."""
     rows = [[step.action.value, step.key, step.reason] for step in plan.steps]
-    count = len(plan.to_run())
-    end = (
-        f"{count} of {len(plan.steps)} stages would run"
-        if count
-        else f"all {len(plan.steps)} stages are up to date"
-    )
-    if not count and any(step.action.value == "restore" for step in plan.steps):
-        end = "no stage would run; some results would be restored"
-    return f"{text.table(['action', 'stage', 'why'], rows, width=width)}\n{end}"
+    return f"{text.table(['action', 'stage', 'why'], rows, width=width)}\n{_plan_end(plan)}"
+
+
+def _plan_end(plan: Plan) -> str:
+    actions = [step.action.value for step in plan.steps]
+    refused = next((step.key for step in plan.steps if step.action.value == "gate failed"), "")
+    if refused:
+        return f"{actions.count('run')} of {len(actions)} stages would run; the result of {refused} is refused by its gate"
+    if "run" in actions:
+        return f"{actions.count('run')} of {len(actions)} stages would run"
+    if "restore" in actions:
+        return "no stage would run; some results would be restored"
+    return f"all {len(actions)} stages are up to date"
 
 
 def plan_record(plan: Plan) -> list[dict[str, Any]]:
@@ -72,7 +76,7 @@ def overview_text(status: ProjectStatus) -> str:
         counts[stage.action] = counts.get(stage.action, 0) + 1
     held = ", ".join(f"{count} {action}" for action, count in counts.items())
     pipelines = list(dict.fromkeys(stage.stage.split(".", 1)[0] for stage in status.stages))
-    failed = next((stage for stage in status.stages if stage.action == "failed"), None)
+    failed = next((stage for stage in status.stages if stage.action in ("failed", "gate failed")), None)
     if status.running:
         command, purpose = f"nbtools show {status.running}", "see the run that is under way"
     elif failed:
@@ -185,6 +189,8 @@ def run_text(run: RunState, width: int | None, *, color: bool) -> str:
         for stage in run.stages.values()
     ]
     lines += ["", text.table(["state", "stage", "took", "metrics", "why"], rows, width=width)]
+    gates = [f"  ✓ {stage.stage}: {gate}" for stage in run.stages.values() for gate in stage.gates]
+    lines += ["", "gates", *gates] if gates else []
     for stage in run.stages.values():
         if stage.failure:
             lines += ["", text.failure(stage.stage, stage.notebook, stage.failure, color=color)]

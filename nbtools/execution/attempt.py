@@ -23,11 +23,11 @@ from nbtools.execution.events import (
 )
 from nbtools.execution.files import operation_error, write_atomically
 from nbtools.execution.notebook import Executed, Job, execute, plain
-from nbtools.execution.outcome import Around, Failed, Success
+from nbtools.execution.outcome import Around, Failed, Success, gate_failure
 from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place
 from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
-from nbtools.pipeline.plan import Completion, Step
+from nbtools.pipeline.plan import Completion, Step, verdicts
 from nbtools.pipeline.spec import Secret
 
 
@@ -281,8 +281,22 @@ class _Attempt:
                         Failure("contract", message, fix="run again; nothing was kept of this attempt")
                     )
 
+    def _metrics(self) -> tuple[Mapping[str, float], Mapping[str, float] | None]:
+        """Return what the notebook logged, and what the result in use had logged."""
+        metrics = self.around.tracking.metrics(self.step.key)
+        if not self.stage.gates:
+            return metrics or {}, None
+        if metrics is None:
+            message = (
+                "what the notebook logged cannot be read back from MLflow, so its gates cannot be judged"
+            )
+            raise Failed(Failure("system", message, fix="run again once MLflow's store answers"))
+        champion = self.workspace.database.in_use(self.step.key)
+        return metrics, champion.metrics if champion else None
+
     def _commit(self, executed: Executed, text: str, tracking: Mapping[str, str]) -> Success:
         """Put everything into the store, then write the record, then show it in the workspace."""
+        metrics, champion = self._metrics()
         store = self.workspace.store
         outputs: dict[str, str] = {}
         artifacts: list[Artifact] = []
@@ -306,11 +320,17 @@ class _Attempt:
             tracking_run=tracking.get("MLFLOW_RUN_ID", ""),
             finished_at=finished_at,
             duration_s=finished_at - self.started_at,
-            metrics=dict(self.around.tracking.metrics(self.step.key)),
+            metrics=metrics,
+            champion=champion,
             extra={"notebook": self.stage.notebook, "inputs": [asdict(item) for item in self._inputs()]},
         )
-        self.workspace.database.commit(completion, f"{self.around.run}/{self.step.key}/{self.number}")
-        return Success(completion, tuple(artifacts), self._show(executed))
+        judged = verdicts(replace(self.step, completion=completion))
+        refused = [verdict for verdict in judged if not verdict.holds]
+        attempt = f"{self.around.run}/{self.step.key}/{self.number}"
+        self.workspace.database.commit(completion, attempt, in_use=not refused)
+        if refused:
+            raise Failed(gate_failure(self.stage, judged))
+        return Success(completion, tuple(artifacts), self._show(executed), tuple(map(str, judged)))
 
     def _show(self, executed: Executed) -> str:
         for output in self.step.variant.outputs:

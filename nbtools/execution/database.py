@@ -69,15 +69,22 @@ class Database:
 
     # Completion records
 
-    def commit(self, completion: Completion, attempt: str) -> None:
-        """Append a completion record: from this moment on the stage is done."""
+    def commit(self, completion: Completion, attempt: str, *, in_use: bool = True) -> None:
+        """Append a completion record: from this moment on the stage is done.
+
+        Parameters
+        ----------
+        in_use
+            Whether it becomes the stage's present result; one that its gates refuse is only kept.
+        """
         record = {**asdict(completion), "ingredients": to_record(completion.ingredients)}
         row = (completion.stage, completion.fingerprint, attempt, completion.finished_at, json.dumps(record))
         with self._transaction(durable=True) as run:
             number = run(
                 "INSERT INTO completion (stage, fingerprint, attempt, at, record) VALUES (?, ?, ?, ?, ?)", row
             ).lastrowid
-            run("INSERT OR REPLACE INTO current VALUES (?, ?)", (completion.stage, number))
+            if in_use:
+                run("INSERT OR REPLACE INTO current VALUES (?, ?)", (completion.stage, number))
 
     def use(self, stage: str, fingerprint: str) -> None:
         """Note that the workspace now holds the result of ``fingerprint``."""
@@ -87,6 +94,13 @@ class Database:
                 "SELECT ?, id FROM completion WHERE fingerprint = ? ORDER BY id DESC LIMIT 1",
                 (stage, fingerprint),
             )
+
+    def in_use(self, stage: str) -> Completion | None:
+        """Return the stage's present result."""
+        query = "SELECT record FROM completion JOIN current ON completion.id = current.completion WHERE current.stage = ?"
+        with self._explained(), self._lock:
+            row = self._connection.execute(query, (stage,)).fetchone()
+        return _completion(row[0]) if row else None
 
     def completions(self) -> tuple[dict[str, Completion], dict[str, Completion]]:
         """Return the newest completion of each fingerprint, and the one in use for each stage.
@@ -221,10 +235,7 @@ class _Decoded(dict[str, Completion]):
         self._records = records
 
     def __missing__(self, key: str) -> Completion:
-        record = json.loads(self._records[key])
-        record["ingredients"] = from_record(record["ingredients"])
-        known = {name: record[name] for name in Completion.__slots__ if name in record}
-        self[key] = completion = Completion(**known)
+        self[key] = completion = _completion(self._records[key])
         return completion
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -232,6 +243,12 @@ class _Decoded(dict[str, Completion]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._records or super().__contains__(key)
+
+
+def _completion(text: str) -> Completion:
+    record = json.loads(text)
+    record["ingredients"] = from_record(record["ingredients"])
+    return Completion(**{name: record[name] for name in Completion.__slots__ if name in record})
 
 
 def _decode(body: str) -> Event | None:

@@ -53,7 +53,7 @@ class Failure:
     ----------
     kind
         ``error``, ``exit``, ``timeout``, ``kernel died``, ``output missing``, ``contract``,
-        ``cancelled`` or ``system``.
+        ``gate``, ``cancelled`` or ``system``.
     message
         One sentence for people, secrets masked, no ANSI codes.
     cell
@@ -147,7 +147,8 @@ class StageRetried:
 class StageFinished:
     """A stage's outputs, executed notebook and completion record are committed.
 
-    ``executed`` is the executed notebook's path relative to the project.
+    ``executed`` is the executed notebook's path relative to the project, ``gates`` a sentence for each
+    condition that holds.
     """
 
     run: str
@@ -158,6 +159,7 @@ class StageFinished:
     outputs: tuple[Artifact, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     executed: str = ""
+    gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

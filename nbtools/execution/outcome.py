@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nbtools.execution.cancellation import Cancellation
@@ -10,7 +10,9 @@ from nbtools.execution.contracts import Contracts
 from nbtools.execution.events import Artifact, Failure, Revision
 from nbtools.execution.masking import Masking
 from nbtools.execution.workspace import Workspace
+from nbtools.pipeline.gates import Verdict
 from nbtools.pipeline.plan import Completion
+from nbtools.pipeline.spec import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,11 @@ class Tracking:
     environment
         Of a stage (key, attempt): variables that put its kernel inside its own MLflow run.
     metrics
-        What a stage's notebook logged.
+        What a stage's notebook logged; None if that cannot be found out.
     """
 
     environment: Callable[[str, int], Mapping[str, str]] = lambda _stage, _attempt: {}
-    metrics: Callable[[str], Mapping[str, float]] = lambda _stage: {}
+    metrics: Callable[[str], Mapping[str, float] | None] = lambda _stage: {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Success:
     completion: Completion
     outputs: tuple[Artifact, ...]
     executed: str
+    gates: tuple[str, ...] = ()
 
 
 class Failed(Exception):
@@ -58,3 +61,14 @@ class Failed(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+def gate_failure(stage: Stage, verdicts: Sequence[Verdict]) -> Failure:
+    """Return the failure of a stage whose result its gates refuse."""
+    refused = [verdict for verdict in verdicts if not verdict.holds]
+    places = {gate.condition: gate.location for gate in stage.gates}
+    count = f"{len(refused)} of {len(verdicts)} gates refuse" if len(verdicts) > 1 else "its gate refuses"
+    lines = [f"{'✓' if verdict.holds else '✗'} {verdict}" for verdict in verdicts]
+    message = "\n".join([f"{count} the result; the last accepted one stays in use", *lines])
+    fix = f"change what it is made of, or the gate at {places[refused[0].condition]}; --force runs it again"
+    return Failure("gate", message, fix=fix)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from nbtools.errors import NbtoolsError, Problem, UsageError
@@ -26,15 +26,16 @@ from nbtools.execution.events import (
     StageReused,
     StageSkipped,
 )
-from nbtools.execution.files import operation_error
+from nbtools.execution.files import operation_error, write_atomically
 from nbtools.execution.masking import SHORTEST, Masking
-from nbtools.execution.outcome import Around, Failed, Success
-from nbtools.execution.placing import forget_failure, restore
+from nbtools.execution.outcome import Around, Failed, Success, gate_failure
+from nbtools.execution.placing import file_name, forget_failure, restore
+from nbtools.execution.resources import room_for
 from nbtools.execution.state import RunState
 from nbtools.execution.workspace import Workspace
 from nbtools.pipeline.dag import Dag
-from nbtools.pipeline.plan import Action, Completion, Plan, Step, Surroundings, decide
-from nbtools.pipeline.spec import Secret, Stage
+from nbtools.pipeline.plan import Action, Completion, Plan, Step, Surroundings, decide, verdicts
+from nbtools.pipeline.spec import Resources, Secret, Stage
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,15 @@ class Options:
         Whether nothing new starts after a failure.
     forced
         Variants that run even if they are up to date.
+    capacity
+        What running stages may take together of what their ``resources`` say; zero is not counted.
     """
 
     jobs: int = 1
     fail_fast: bool = False
     forced: Collection[str] = ()
     targets: Sequence[str] = ()
+    capacity: Resources = field(default_factory=Resources)
 
 
 Attempt: TypeAlias = Callable[[Step, int, Sequence[Completion], Around, Callable[[Event], None]], Success]
@@ -138,6 +142,9 @@ class Run:
         """Run everything that the plan says and return how it ended."""
         started = time.time()
         self.emit(self._started(started))
+        for stage in {step.variant.stage.key: step.variant.stage for step in self.plan.to_run()}.values():
+            if not room_for(stage.resources, [Resources()], self.options.capacity):
+                self.note(f"{stage.key} asks for more than this machine has: it runs alone")
         try:
             with ThreadPoolExecutor(self.options.jobs, thread_name_prefix="stage") as pool:
                 self._schedule(pool)
@@ -219,11 +226,18 @@ class Run:
                 del waiting[key]
                 self._skip(step, reason)
             elif all(before in self.done for before in step.variant.upstream):
+                # A stage that waits for room is decided when there is some: a digest is not wasted on it.
+                if step.action is Action.RUN and not self._has_room(step, running.values()):
+                    continue
                 del waiting[key]
                 ready = self._decide(step)
                 if ready is not None and ready.action is Action.RUN:
                     upstream = self._upstream(ready)
                     running[pool.submit(self._run_stage, ready, upstream)] = ready
+
+    def _has_room(self, step: Step, running: Iterable[Step]) -> bool:
+        taken = [other.variant.stage.resources for other in running]
+        return room_for(step.variant.stage.resources, taken, self.options.capacity)
 
     def _why_not(self, step: Step) -> str:
         if self.cancellation.flag.is_set():
@@ -253,7 +267,22 @@ class Run:
             how = "restored" if step.action is Action.RESTORE else "up to date"
         if step.action is Action.RUN:
             return step
+        if step.action is Action.GATE:
+            self._refuse(step)
+            return None
         return self._reuse(step, how)
+
+    def _refuse(self, step: Step) -> None:
+        """Fail a step whose known result its gates refuse: nothing needs to run to say so again."""
+        failure = gate_failure(step.variant.stage, verdicts(step))
+        assert step.completion is not None
+        try:
+            path = self.workspace.project.failed / f"{file_name(step.key)}.ipynb"
+            write_atomically(path, self.workspace.store.read(step.completion.executed), durable=False)
+            failure = replace(failure, notebook=self.workspace.project.relative(path))
+        except (OSError, NbtoolsError):
+            pass  # without its notebook the reason is still told
+        self._fail(step, failure, 0.0, 1)
 
     def _reuse(self, step: Step, how: str) -> Step | None:
         """Use a result that is known; None if that worked, else the step that must run instead."""
@@ -321,6 +350,7 @@ class Run:
                 outputs=success.outputs,
                 metrics=completion.metrics,
                 executed=success.executed,
+                gates=success.gates,
             )
         )
         return success

@@ -57,6 +57,7 @@ class StageState:
     fingerprint: str = ""
     interpreter: str = ""
     executed: str = ""
+    gates: tuple[str, ...] = ()
     tracking_run: str = ""
 
 
@@ -147,6 +148,7 @@ def _stage_after(stage: StageState, event: Event) -> StageState:  # noqa: PLR091
                 metrics=event.metrics,
                 outputs=event.outputs,
                 executed=event.executed,
+                gates=event.gates,
                 failure=None,
             )
         case StageReused():

@@ -14,14 +14,17 @@ from typing import Any
 
 from nbtools.errors import Problem, suggest
 from nbtools.pipeline.dag import cycle, path_part
-from nbtools.pipeline.document import Document, PipelineEntry, StageEntry
+from nbtools.pipeline.document import Document, PipelineEntry, ResourcesEntry, StageEntry
+from nbtools.pipeline.gates import why_bad_gate
 from nbtools.pipeline.marked_yaml import Path, Tree, dotted
 from nbtools.pipeline.spec import (
     Binding,
     Dataset,
+    Gate,
     Location,
     ParamValue,
     Pipeline,
+    Resources,
     SchemaReference,
     Secret,
     Spec,
@@ -189,9 +192,20 @@ class _Builder:
             python=entry.python if entry.python is not None else defaults.python,
             cwd=self.folder((*path, "cwd"), cwd),
             description=entry.description,
+            resources=_resources(entry.resources, defaults.resources),
+            gates=self.gates((*path, "gates"), entry.gates),
         )
         self.check_variables(path, stage)
         return stage
+
+    def gates(self, path: Path, conditions: list[str]) -> tuple[Gate, ...]:
+        for number, text in enumerate(conditions):
+            if reason := why_bad_gate(text):
+                fix = "write a comparison of metrics: r2 > 0.24, or rmse <= champion.rmse * 1.01"
+                self.problem((*path, number), f"{text!r} is no gate: {reason}", fix)
+            if text in conditions[:number]:
+                self.problem((*path, number), f"{text!r} is listed twice", "remove one of them")
+        return tuple(Gate(text, self.place((*path, number))) for number, text in enumerate(conditions))
 
     def folder(self, where: Path, text: str) -> str:
         return "" if text in ("", ".") else self.sound_path(where, text)
@@ -375,6 +389,12 @@ def why_bad_path(text: str) -> str:
     if normal.split("/", 1)[0] in _RESERVED_FOLDERS:
         return "lies in a folder that is not for data"
     return ""
+
+
+def _resources(own: ResourcesEntry, defaults: ResourcesEntry) -> Resources:
+    cpu = own.cpu if own.cpu is not None else defaults.cpu
+    memory = own.memory if own.memory is not None else defaults.memory
+    return Resources(cpu or 0.0, memory or 0)
 
 
 def _stage_path(stage: Stage) -> Path:

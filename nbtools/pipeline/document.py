@@ -11,13 +11,17 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
 from pydantic.json_schema import WithJsonSchema
 
-from nbtools.pipeline.values import seconds
+from nbtools.pipeline.values import seconds, size_bytes
 
 _VARIABLE = r"^[^\W\d]\w*$"
 
 
 def _duration(value: Any) -> Any:
     return seconds(value) if isinstance(value, str | int | float) else value
+
+
+def _size(value: Any) -> Any:
+    return size_bytes(value) if isinstance(value, str | int) else value
 
 
 def _as_dataset(value: Any) -> Any:
@@ -48,6 +52,19 @@ Duration = Annotated[
                 {"type": "string", "pattern": "^[0-9.hms ]+$"},
             ],
             "description": "Seconds, or a text such as 45s, 30m, 1h30m.",
+        }
+    ),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": "^[0-9.]+ *([KMGT]i?)?B?$"},
+            ],
+            "description": "Bytes, or a text such as 500MB, 2GiB.",
         }
     ),
 ]
@@ -89,6 +106,13 @@ class DatasetEntry(_Strict):
     owner: StrictStr = Field("", description="Whom to ask.")
 
 
+class ResourcesEntry(_Strict):
+    """What a stage takes of its machine while it runs."""
+
+    cpu: float | None = Field(None, gt=0, le=10_000, strict=True, description="Processors.")
+    memory: Size | None = Field(None, description="Main memory.")
+
+
 class StageEntry(_Strict):
     """One notebook with params, inputs and outputs."""
 
@@ -106,6 +130,13 @@ class StageEntry(_Strict):
     retries: StrictInt | None = Field(None, ge=0, le=100, description="How often a failure is tried again.")
     python: StrictStr | None = Field(None, description="Interpreter of the kernel; default: that of nbtools.")
     cwd: StrictStr | None = Field(None, description="Working directory; default: the project folder.")
+    resources: ResourcesEntry = Field(
+        default_factory=ResourcesEntry, description="What it takes of the machine while it runs."
+    )
+    gates: list[StrictStr] = Field(
+        default_factory=list,
+        description='Conditions on the metrics it logs, such as "r2 > 0.24" or "rmse <= champion.rmse * 1.01".',
+    )
     description: StrictStr = Field("", description="What the stage is for.")
 
 
@@ -124,6 +155,9 @@ class DefaultsEntry(_Strict):
     retries: StrictInt = Field(0, ge=0, le=100, description="How often a failure is tried again.")
     python: StrictStr = Field("", description="Interpreter of the kernels.")
     cwd: StrictStr = Field("", description="Working directory, relative to the project.")
+    resources: ResourcesEntry = Field(
+        default_factory=ResourcesEntry, description="What each takes of the machine while it runs."
+    )
 
 
 class TrackingEntry(_Strict):

@@ -15,6 +15,7 @@ from nbtools.pipeline.document import (
     DefaultsEntry,
     Document,
     PipelineEntry,
+    ResourcesEntry,
     StageEntry,
     TrackingEntry,
 )
@@ -170,6 +171,7 @@ def _problem(detail: Any, tree: Tree, file: str) -> Problem:
 _WANTED = {
     "string_type": "a text",
     "int_type": "a whole number",
+    "int_from_float": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
     "dict_type": "a mapping (name: value)",
@@ -189,7 +191,11 @@ def _shown(value: Any) -> str:
 
 def _valid_keys(path: DocumentPath) -> list[str]:
     model: Any = Document
-    if path[0] == "data":
+    if (path[:2] == ("defaults", "resources") and len(path) > 2) or (
+        path[4:5] == ("resources",) and len(path) > 5
+    ):
+        model = ResourcesEntry
+    elif path[0] == "data":
         model = DatasetEntry
     elif path[0] in ("defaults", "tracking") and len(path) > 1:
         model = DefaultsEntry if path[0] == "defaults" else TrackingEntry

@@ -13,14 +13,20 @@ from typing import Any
 from nbtools.errors import Problem
 from nbtools.pipeline.dag import Dag, Variant
 from nbtools.pipeline.fingerprint import Ingredients, differences, digest
+from nbtools.pipeline.gates import Verdict, judge
 
 
 class Action(Enum):
-    """What a step needs."""
+    """What a step needs; GATE and BLOCKED need a person."""
 
     RUN = "run"
     RESTORE = "restore"
     NOTHING = "up to date"
+    GATE = "gate failed"
+    BLOCKED = "blocked"
+
+
+_STUCK = (Action.GATE, Action.BLOCKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,10 @@ class Completion:
         Size in bytes of each output by variable.
     executed, source
         Digests of the executed notebook and of the notebook as it was before.
+    champion
+        Metrics of the result that was in use when this one was made; None if there was none. With
+        ``metrics`` they are all that a gate is judged by, so that a result's verdict never depends on
+        when it is asked for.
     """
 
     stage: str
@@ -49,6 +59,7 @@ class Completion:
     finished_at: float = 0.0
     duration_s: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    champion: Mapping[str, float] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -146,6 +157,8 @@ def plan(dag: Dag, keys: Iterable[str], world: Surroundings, *, forced: Collecti
 
 def decide(variant: Variant, done: Mapping[str, Step], world: Surroundings, *, forced: bool = False) -> Step:
     """Return the step for one variant, given the steps of what it needs."""
+    if blocking := [key for key in variant.upstream if key in done and done[key].action in _STUCK]:
+        return Step(variant, Action.BLOCKED, (f"{blocking[0]} has no result that may be used",))
     local = world.ingredients(variant)
     inputs = input_digests(variant, done, world)
     if inputs is None:
@@ -159,7 +172,17 @@ def decide(variant: Variant, done: Mapping[str, Step], world: Surroundings, *, f
     completion = world.completion_of(fingerprint)
     if completion is None:
         return replace(step, reasons=_why_run(variant.key, ingredients, world))
-    return _reuse(replace(step, completion=completion), world)
+    step = replace(step, completion=completion)
+    if failed := [verdict for verdict in verdicts(step) if not verdict.holds]:
+        return replace(step, action=Action.GATE, reasons=tuple(map(str, failed)))
+    return _reuse(step, world)
+
+
+def verdicts(step: Step) -> tuple[Verdict, ...]:
+    """Return what the stage's gates say of the step's completion."""
+    assert step.completion is not None
+    conditions = [gate.condition for gate in step.variant.stage.gates]
+    return judge(conditions, step.completion.metrics, step.completion.champion)
 
 
 def input_digests(
@@ -191,7 +214,7 @@ def _is_open(step: Step | None) -> bool:
 
 
 def _completion(step: Step | None) -> Completion | None:
-    if step is None or step.action is Action.RUN:
+    if step is None or step.action not in (Action.NOTHING, Action.RESTORE):
         return None
     return step.completion
 

@@ -77,6 +77,30 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What a stage takes of its machine while it runs; zero is not counted.
+
+    Parameters
+    ----------
+    cpu
+        Processors.
+    memory_bytes
+        Main memory.
+    """
+
+    cpu: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A condition on the metrics that a stage logs; see ``nbtools.pipeline.gates``."""
+
+    condition: str
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One notebook with params, inputs and outputs.
 
@@ -94,6 +118,8 @@ class Stage:
         How often a failed stage is tried again.
     python
         Interpreter of the kernel as written; empty means the one that runs nbtools.
+    gates
+        What must hold of its metrics before its result is used.
     """
 
     pipeline: str
@@ -110,6 +136,8 @@ class Stage:
     python: str = ""
     cwd: str = ""
     description: str = ""
+    resources: Resources = Resources()
+    gates: tuple[Gate, ...] = ()
 
     @property
     def key(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 #: Python itself refuses source with more than 200 nested brackets.
 _MOST_DEPTH = 100
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(?:([KMGT])(i?))?B?")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
@@ -112,3 +113,24 @@ def seconds(text: str | float) -> float:
     if not 0 < total < float("inf"):
         raise ValueError("a duration must be longer than nothing")
     return total
+
+
+def size_bytes(text: str | int) -> int:
+    """Return a size such as ``2GiB``, ``500MB`` or a number of bytes, in bytes.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive size.
+
+    >>> size_bytes("2GiB")
+    2147483648
+    """
+    match = _SIZE.fullmatch(str(text).strip().replace(" ", ""))
+    if isinstance(text, bool) or not match:
+        raise ValueError(f"{text!r} is no size; write it as 500MB or 2GiB")
+    number, unit, binary = match.groups()
+    total = float(number) * (1024 if binary else 1000) ** (" KMGT".index(unit) if unit else 0)
+    if not 1 <= total < 2**63:
+        raise ValueError("a size must be more than nothing, and less than all there is")
+    return int(total)

@@ -204,6 +204,8 @@ _MERMAID_CLASSES = {
     "restore": "fill:#ede9fe,stroke:#6d28d9,color:#2e1065,stroke-dasharray:5 3",
     "up to date": "fill:#dcfce7,stroke:#15803d,color:#052e16",
     "failed": "fill:#fee2e2,stroke:#b91c1c,color:#450a0a,stroke-width:3px",
+    "gate failed": "fill:#fee2e2,stroke:#b91c1c,color:#450a0a,stroke-width:3px",
+    "blocked": "fill:#f3f4f6,stroke:#6b7280,color:#111827,stroke-dasharray:2 3",
     "running": "fill:#fef3c7,stroke:#b45309,color:#451a03,stroke-width:2px",
 }
 
@@ -281,12 +283,21 @@ _SVG_STYLE = """
   .nbt-dag .s-restore .state { fill:var(--restore) }
   .nbt-dag .s-up-to-date .box { stroke:var(--current) }
   .nbt-dag .s-up-to-date .state { fill:var(--current) }
+  .nbt-dag .s-gate-failed .box { stroke:var(--failed); stroke-width:3 }
+  .nbt-dag .s-gate-failed .state { fill:var(--failed); font-weight:700 }
   .nbt-dag .s-failed .box { stroke:var(--failed); stroke-width:3 }
   .nbt-dag .s-failed .state { fill:var(--failed); font-weight:700 }
   .nbt-dag .s-running .box { stroke:var(--running); stroke-width:2; stroke-dasharray:2 3 }
   .nbt-dag .s-running .state { fill:var(--running); font-weight:700 }
 """
-_SVG_SIGNS = {"run": "▸", "restore": "↺", "up to date": "✓", "failed": "✕", "running": "●"}
+_SVG_SIGNS = {
+    "run": "▸",
+    "restore": "↺",
+    "up to date": "✓",
+    "failed": "✕",
+    "gate failed": "✕",
+    "running": "●",
+}
 
 
 def as_svg(graph: Graph) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from nbtools.execution.events import Event, RunStarted
@@ -16,12 +19,28 @@ from nbtools.tracking.tracker import MlflowTracker
 def untracked(folder: Path) -> Tracking:
     """Return a tracking that forgets: what notebooks log goes to a store that is removed with the run's folder."""
     database = folder / "mlflow.db"
+    experiments: dict[str, str] = {}
 
-    def environment(_stage: str, _attempt: int) -> dict[str, str]:
+    def environment(stage: str, attempt: int) -> dict[str, str]:
         ensure_store(database, lambda _: None)
-        return {"MLFLOW_TRACKING_URI": sqlite_address(database).uri}
+        experiments[stage] = f"{stage} {attempt}"
+        return {
+            "MLFLOW_TRACKING_URI": sqlite_address(database).uri,
+            "MLFLOW_EXPERIMENT_NAME": experiments[stage],
+        }
 
-    return Tracking(environment=environment)
+    return Tracking(environment, lambda stage: _latest_metrics(database, experiments[stage]))
+
+
+def _latest_metrics(database: Path, experiment: str) -> dict[str, float]:
+    """Return the newest value of each metric in an experiment, read without importing MLflow."""
+    query = (
+        "SELECT key, value, is_nan FROM latest_metrics JOIN runs USING (run_uuid) "
+        "JOIN experiments USING (experiment_id) WHERE experiments.name = ? ORDER BY timestamp"
+    )
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
+        rows = connection.execute(query, (experiment,)).fetchall()
+    return {key: math.nan if is_nan else value for key, value, is_nan in rows}
 
 
 class LazyTracker:

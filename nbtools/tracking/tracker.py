@@ -116,13 +116,13 @@ class MlflowTracker:
             "MLFLOW_RUN_CONTEXT": json.dumps({"mlflow.parentRunId": run_id, "nbtools.stage": stage}),
         }
 
-    def metrics(self, stage: str) -> dict[str, float]:
-        """Return what the stage's notebook logged; nothing if the store does not answer."""
+    def metrics(self, stage: str) -> dict[str, float] | None:
+        """Return what the stage's notebook logged; None if the store does not answer."""
         try:
             found: dict[str, float] = self._do("metrics", self._runs[stage]).result()
         except Exception as error:  # noqa: BLE001 - the result of hours of work must not be lost for its metrics
             self._pending.append((f"metrics of {stage}", _failed(error)))
-            return {}
+            return None
         return found
 
     # What happens
@@ -138,6 +138,8 @@ class MlflowTracker:
                 self._summarise(event.stage, "executed", event.fingerprint)
                 tags = _digests("output", event.outputs)
                 tags["nbtools.duration_s"] = f"{event.duration_s:.3f}"
+                if event.gates:
+                    tags["nbtools.gates"] = "\n".join(event.gates)
                 self._end_stage(event.stage, "FINISHED", tags, event.executed, event.at)
             case StageFailed() | StageRetried():
                 failure = event.failure

@@ -149,7 +149,7 @@ def test_death_of_the_tracking_process_is_one_warning_and_no_error(tracker: Mlfl
     process.kill()
     process.join()
     carry_out(tracker)
-    assert tracker.metrics("p.s") == {}
+    assert tracker.metrics("p.s") is None
     warnings = tracker.close()
     assert len(warnings) == 1
     assert "could not be delivered" in warnings[0]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nbtools.errors import Problem, SpecError
 from nbtools.pipeline.document import json_schema
 from nbtools.pipeline.load import parse_spec
+from nbtools.pipeline.spec import Resources
 
 SCHEMA = jsonschema.Draft202012Validator(json_schema())
 
@@ -274,3 +275,56 @@ def test_schema_and_load_refuse_the_same_shapes(stage: dict[str, Any]) -> None:
     document = {"version": 1, "project": "x", "pipelines": {"p": {"stages": {"s": stage}}}}
     assert _problems(yaml.safe_dump(document))
     assert _parts(document)
+
+
+# Resources and gates
+
+BOOKED = """
+version: 1
+project: x
+data: {best: models/best}
+defaults: {timeout: 30m, retries: 0, resources: {cpu: 1, memory: 2GiB}}
+pipelines:
+  train:
+    stages:
+      fit:
+        {notebook: fit.ipynb, resources: {memory: 500MB}}
+      evaluate:
+        notebook: evaluate.ipynb
+        outputs: [best]
+        gates: ["r2 > 0.24", "rmse <= champion.rmse * 1.01"]
+"""
+
+
+def test_a_stage_takes_the_resources_it_does_not_set_from_the_defaults() -> None:
+    stages = {stage.name: stage for stage in parse_spec(BOOKED).stages()}
+    assert stages["fit"].resources == Resources(1, 500_000_000)
+    assert stages["evaluate"].resources == Resources(1, 2 * 2**30)
+    assert SCHEMA.is_valid(yaml.safe_load(BOOKED))
+
+
+def test_gates_keep_their_order_and_place() -> None:
+    *_, evaluate = parse_spec(BOOKED).stages()
+    assert [gate.condition for gate in evaluate.gates] == ["r2 > 0.24", "rmse <= champion.rmse * 1.01"]
+    assert str(evaluate.gates[1].location) == "pipelines.yaml:14:30"
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message", "fix"),
+    [
+        ("cpu: 1", "cpu: zero", "this must be a number, not 'zero'", ""),
+        ("cpu: 1", "cpu: 0", "greater than 0", ""),
+        ("cpu: 1", "cpu: true", "this must be a number, not True", ""),
+        ("cpu: 1", "cpus: 1", "unknown key 'cpus'", "did you mean 'cpu'?"),
+        ("500MB", "2GB RAM", "'2GB RAM' is no size", ""),
+        ("{memory: 500MB}", "{memery: 500MB}", "unknown key 'memery'", "did you mean 'memory'?"),
+        ("r2 > 0.24", "r2 =< 0.24", "'r2 =< 0.24' is no gate", "write a comparison"),
+        ("rmse <= champion.rmse * 1.01", "r2 > 0.24", "'r2 > 0.24' is listed twice", "remove one"),
+        ("resources: {cpu", "gates: {cpu", "unknown key 'gates'", "valid keys: cwd, python, resources"),
+    ],
+)
+def test_mistakes_in_resources_and_gates_are_named(good: str, bad: str, message: str, fix: str) -> None:
+    (problem,) = _problems(BOOKED.replace(good, bad, 1))
+    assert message in problem.message
+    assert fix in problem.fix
+    assert problem.where.startswith("pipelines.yaml:")

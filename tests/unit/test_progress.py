@@ -40,7 +40,12 @@ from nbtools.execution.events import (
 class Broken(io.StringIO):
     """A stream whose reader has gone."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried = 0
+
     def write(self, _: str) -> int:
+        self.tried += 1
         raise BrokenPipeError
 
 
@@ -240,18 +245,23 @@ def test_a_retried_stage_stands_once_on_the_board() -> None:
 
 @pytest.mark.parametrize("kind", [JsonProgress, LineProgress, QuietProgress, LiveProgress])
 def test_no_reader_no_error(kind: type[JsonProgress | LineProgress | QuietProgress | LiveProgress]) -> None:
-    progress: Progress = kind(Broken())
+    stream = Broken()
+    progress: Progress = kind(stream)
     for event in MIXED:
         progress(event)
     progress.close()
+    assert stream.tried > 0
 
 
 def test_a_closed_stream_is_no_error() -> None:
     stream = io.StringIO()
     progress = LineProgress(stream)
+    progress(MIXED[0])
     stream.close()
-    for event in MIXED:
+    for event in MIXED[1:]:
         progress(event)
+    progress.close()
+    assert stream.closed
 
 
 def test_a_stream_without_unicode_gets_ascii() -> None:
