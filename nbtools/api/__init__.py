@@ -1,0 +1,45 @@
+"""One short function per verb; the only place where the parts are wired together.
+
+The command line and the widgets call these functions and nothing beneath them. Heavy parts are
+imported inside the functions that need them, so that a command that runs nothing answers at once.
+"""
+
+from __future__ import annotations
+
+from nbtools.api.lab import LabCommand, lab
+from nbtools.api.looking import (
+    ProjectStatus,
+    StageStatus,
+    graph,
+    history,
+    plan,
+    schema,
+    show,
+    status,
+    why,
+)
+from nbtools.api.opening import find
+from nbtools.api.running import Listener, run
+from nbtools.execution.state import RunState
+from nbtools.pipeline.explain import Explanation
+from nbtools.tracking.history import HistoryRow
+
+__all__ = [
+    "Explanation",
+    "HistoryRow",
+    "LabCommand",
+    "Listener",
+    "ProjectStatus",
+    "RunState",
+    "StageStatus",
+    "find",
+    "graph",
+    "history",
+    "lab",
+    "plan",
+    "run",
+    "schema",
+    "show",
+    "status",
+    "why",
+]

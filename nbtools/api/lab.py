@@ -1,0 +1,62 @@
+"""Opening JupyterLab."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbtools.api.opening import address_of, open_for
+from nbtools.errors import UsageError
+from nbtools.pipeline import dag as dags
+
+
+@dataclass(frozen=True, slots=True)
+class LabCommand:
+    """A program to start: its words, what to add to its environment, and the folder to start it in."""
+
+    words: tuple[str, ...]
+    environment: Mapping[str, str]
+    folder: Path
+
+
+def lab(stage: str = "", *, project: Path | str | None = None) -> LabCommand:
+    """Return how to open JupyterLab: on a stage's last executed notebook, or on the whole project.
+
+    Kernels run in the project's folder with the project's modules and tracking store, so that every
+    path in an executed notebook means the same there.
+
+    Raises
+    ------
+    UsageError
+        If the stage has not been executed yet, or has several variants.
+    """
+    from nbtools.execution.placing import file_name
+
+    with open_for(project) as opened:
+        home = opened.project
+        uri = address_of(opened).uri
+        environment = {"MLFLOW_TRACKING_URI": uri, "NBTOOLS_PROJECT": str(home.root)}
+        environment["PYTHONPATH"] = _joined([str(home.root)])
+        command = [sys.executable, "-m", "jupyterlab"]
+        if not stage:
+            return LabCommand((*command, f"--ServerApp.root_dir={home.root}"), environment, home.root)
+        keys = dags.select(opened.dag, (stage,))
+        if len(keys) > 1:
+            raise UsageError.of(f"{stage!r} has several notebooks", fix=f"name one: {', '.join(keys[:5])}")
+        name = f"{file_name(keys[0])}.ipynb"
+        folder = next((place for place in (home.failed, home.executed) if (place / name).exists()), None)
+        if folder is None:
+            raise UsageError.of(f"{keys[0]} has not been executed yet", fix=f"nbtools run {keys[0]}")
+        folders = opened.workspace.import_folders(opened.dag.variants[keys[0]].stage)
+        environment["PYTHONPATH"] = _joined([str(home.root / item) for item in folders])
+        # The file browser is rooted where the notebook lies (JupyterLab shows no hidden folders), kernels
+        # where its paths begin: jupyter_server starts them at the nearest folder that exists below that.
+        roots = (f"--ServerApp.root_dir={folder}", f"--MappingKernelManager.root_dir={home.root}")
+        return LabCommand((*command, *roots, str(folder / name)), environment, home.root)
+
+
+def _joined(folders: Sequence[str]) -> str:
+    return os.pathsep.join(filter(None, [*folders, os.environ.get("PYTHONPATH", "")]))

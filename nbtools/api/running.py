@@ -1,0 +1,134 @@
+"""Bringing a project up to date."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbtools.api.opening import address_of, check_data, find, forced_keys, open_for, overrides_of, planned
+from nbtools.errors import UsageError
+from nbtools.execution.events import Event
+from nbtools.execution.files import explained, write_atomically
+from nbtools.execution.lock import exclusive
+from nbtools.execution.revision import revision
+from nbtools.execution.state import RunState
+from nbtools.execution.workspace import Workspace, taking_part
+from nbtools.project import Project
+
+if TYPE_CHECKING:
+    from nbtools.execution.cancellation import Cancellation
+
+Listener = Callable[[Event], None]
+
+
+def run(  # noqa: PLR0913 - each is an option of the command
+    targets: Sequence[str] = (),
+    *,
+    params: Mapping[str, Any] | None = None,
+    params_file: Path | str | None = None,
+    jobs: int | None = None,
+    force: bool = False,
+    fail_fast: bool = False,
+    track: bool = True,
+    project: Path | str | None = None,
+    listeners: Sequence[Listener] = (),
+    note: Callable[[str], None] = lambda _: None,
+    cancellation: Cancellation | None = None,
+) -> RunState:
+    """Bring ``targets`` up to date and return how that ended; a failed stage is in it, not raised.
+
+    Parameters
+    ----------
+    jobs
+        How many stages may run at once; default: the number of processors.
+    fail_fast
+        Whether nothing new starts after a failure.
+    track
+        Whether MLflow keeps the run; without it, only the local history does.
+    listeners
+        Told of every event while it happens.
+    note
+        Told, in words, of what a person should know besides.
+
+    Raises
+    ------
+    NbtoolsError
+        As ``plan``; and if the project's folder cannot be written to, or MLflow's store not be reached.
+    """
+    from nbtools.execution.cancellation import Cancellation
+    from nbtools.execution.contracts import Contracts
+    from nbtools.execution.outcome import Around
+    from nbtools.execution.resources import machine, processors
+    from nbtools.execution.run import Options, Run, new_run_id, read_secrets
+    from nbtools.tracking.lazy import LazyTracker, untracked
+
+    if jobs is not None and jobs < 1:
+        raise UsageError.of("at least one job is needed", where="--jobs")
+    home = find(project)
+    overrides = overrides_of(params, params_file)
+    run_id = new_run_id(time.time())
+    with explained("nbtools cannot write to the project"):
+        _prepare(home)
+    owner = {"run": run_id, "command": " ".join(["nbtools run", *targets])}
+    with (
+        exclusive(home.state / "run.lock", owner, note),
+        open_for(home.root, overrides, writable=True) as opened,
+    ):
+        _remove_leftovers(home)
+        made, keys, world = planned(opened, targets, force=force)
+        check_data(made)
+        stages = taking_part(opened.dag, keys)
+        masking = read_secrets(opened.workspace, stages, os.environ)
+        _check_kernels(opened.workspace, [step.variant.stage for step in made.to_run()])
+        opened.workspace.remember()
+        forced = forced_keys(opened.dag, targets, force=force)
+        options = Options(jobs or processors(), fail_fast, forced, tuple(targets), machine())
+        tracker = LazyTracker(address_of(opened), home.root, note) if track else None
+        around = Around(
+            run=run_id,
+            workspace=opened.workspace,
+            tracking=tracker.tracking() if tracker else untracked(home.attempts / run_id),
+            contracts=Contracts(home.root),
+            cancellation=cancellation or Cancellation(),
+            masking=masking,
+            revision=revision(home.root),
+            note=note,
+        )
+        everyone: list[Listener] = [opened.database.append, *([tracker] if tracker else ()), *listeners]
+        outcome = Run(made, opened.dag, world, around, options, _attempt, everyone).carry_out()
+        opened.workspace.remember()
+        if tracker:
+            tracker.close()
+        return outcome
+
+
+def _prepare(home: Project) -> None:
+    home.state.mkdir(exist_ok=True)
+    ignore = home.state / ".gitignore"
+    if not ignore.exists():
+        # The project's own ignore file is not ours to touch.
+        write_atomically(ignore, b"*\n", durable=False)
+
+
+def _remove_leftovers(home: Project) -> None:
+    """Remove the private folders of runs that were killed: with the lock held, nobody uses them."""
+    shutil.rmtree(home.attempts, ignore_errors=True)
+
+
+def _check_kernels(workspace: Workspace, stages: Sequence[Any]) -> None:
+    workspace.check_kernels(stages)
+    if any(workspace.notebooks[stage.key].language != "python" for stage in stages):
+        from nbtools.execution.kernels import kernelspecs
+
+        kernelspecs.check(stages, workspace.notebooks)
+
+
+def _attempt(*arguments: Any) -> Any:
+    # papermill takes more than a second to import, beside the other imports and only if a notebook runs.
+    from nbtools.execution.attempt import attempt
+
+    return attempt(*arguments)
