@@ -21,6 +21,8 @@ from nbtools.project import Project
 
 if TYPE_CHECKING:
     from nbtools.execution.cancellation import Cancellation
+    from nbtools.execution.kernels.warm.nursery import Nursery
+    from nbtools.pipeline.plan import Plan
 
 Listener = Callable[[Event], None]
 
@@ -34,6 +36,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     force: bool = False,
     fail_fast: bool = False,
     track: bool = True,
+    cold: bool = False,
     project: Path | str | None = None,
     listeners: Sequence[Listener] = (),
     note: Callable[[str], None] = lambda _: None,
@@ -47,6 +50,9 @@ def run(  # noqa: PLR0913 - each is an option of the command
         How many stages may run at once; default: the number of processors.
     fail_fast
         Whether nothing new starts after a failure.
+    cold
+        Whether every stage gets an ordinary kernel instead of one forked from a process that has imported
+        what it needs.
     track
         Whether MLflow keeps the run; without it, only the local history does.
     listeners
@@ -87,6 +93,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         opened.workspace.remember()
         forced = forced_keys(opened.dag, targets, force=force)
         options = Options(jobs or processors(), fail_fast, forced, tuple(targets), machine())
+        nursery = None if cold else _nursery(opened.workspace, made)
         tracker = LazyTracker(address_of(opened), home.root, note) if track else None
         around = Around(
             run=run_id,
@@ -97,6 +104,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
             masking=masking,
             revision=revision(home.root),
             note=note,
+            nursery=nursery,
         )
         everyone: list[Listener] = [opened.database.append, *([tracker] if tracker else ()), *listeners]
         outcome = Run(made, opened.dag, world, around, options, _attempt, everyone).carry_out()
@@ -104,6 +112,22 @@ def run(  # noqa: PLR0913 - each is an option of the command
         if tracker:
             tracker.close()
         return outcome
+
+
+def _nursery(workspace: Workspace, made: Plan) -> Nursery:
+    """Return the zygotes for what will run, at work already."""
+    from nbtools.execution.kernels.warm.nursery import Nursery
+
+    nursery = Nursery()
+    secret = workspace.secret_variables() | {"PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name not in secret}
+    modules: dict[str, list[str]] = {}
+    for stage in {step.variant.stage.key: step.variant.stage for step in made.to_run()}.values():
+        if workspace.notebooks[stage.key].language == "python":
+            modules.setdefault(workspace.interpreter(stage).path, []).extend(workspace.warm_imports(stage))
+    for python, names in modules.items():
+        nursery.prepare(python, tuple(dict.fromkeys(names)), environment)
+    return nursery
 
 
 def _prepare(home: Project) -> None:

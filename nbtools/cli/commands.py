@@ -115,6 +115,7 @@ _force = click.option("-f", "--force", is_flag=True, help="Run the targets even 
     is_flag=True,
     help="Keep the run out of MLflow (the local history has it); no model can be registered.",
 )
+@click.option("--cold", is_flag=True, help="Start an ordinary kernel for each stage, none by forking.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only print the plan.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only failures and the last line.")
 @_json
@@ -128,6 +129,7 @@ def run(  # noqa: PLR0913, PLR0917 - click hands over each option
     force: bool,
     fail_fast: bool,
     no_tracking: bool,
+    cold: bool,
     dry_run: bool,
     quiet: bool,
     as_json: bool,
@@ -157,6 +159,7 @@ def run(  # noqa: PLR0913, PLR0917 - click hands over each option
             force=force,
             fail_fast=fail_fast,
             track=not no_tracking,
+            cold=cold,
             project=project,
             listeners=[progress],
             note=lambda note: click.echo(f"note: {note}", err=True),

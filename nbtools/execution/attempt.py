@@ -22,6 +22,7 @@ from nbtools.execution.events import (
     StageStarted,
 )
 from nbtools.execution.files import operation_error, write_atomically
+from nbtools.execution.kernels.warm.nursery import ForkJob
 from nbtools.execution.notebook import Executed, Job, execute, plain
 from nbtools.execution.outcome import Around, Failed, Success, gate_failure
 from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place
@@ -151,6 +152,7 @@ class _Attempt:
     def _execute(self, text: str, tracking: Mapping[str, str]) -> Executed:
         facts = self.workspace.notebooks[self.stage.key]
         kernels: list[Any] = []
+        environment = self._environment(tracking)
         job = Job(
             text=text,
             source=self.stage.notebook,
@@ -160,11 +162,12 @@ class _Attempt:
             kernel=facts.kernel,
             language=facts.language,
             cwd=self._cwd(),
-            environment=self._environment(tracking),
+            environment=environment,
             save_to=self.folder / "notebook.ipynb",
             log=self.folder / "kernel.log",
             masking=self.around.masking,
             timeout_s=self.stage.timeout_s,
+            fork=self._fork(environment) if facts.language == "python" else None,
         )
 
         def on_kernel(kernel: Any) -> None:
@@ -176,6 +179,18 @@ class _Attempt:
         finally:
             for kernel in kernels:
                 self.around.cancellation.forget(kernel)
+
+    def _fork(self, environment: Mapping[str, str]) -> Callable[[], Any] | None:
+        nursery = self.around.nursery
+        if nursery is None or not nursery.has(python := self.workspace.interpreter(self.stage).path):
+            return None
+        job = ForkJob(
+            needs=self.workspace.warm_imports(self.stage),
+            environment=environment,
+            cwd=str(self._cwd()),
+            path=tuple(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))),
+        )
+        return lambda: nursery.fork(python, job)
 
     def _on_cell(self, number: int, seconds: float | None) -> None:
         if not number:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Any
 
-from nbtools.execution.kernels.processes import process_of, send_signal
+from nbtools.execution.kernels.processes import RunningKernel, send_signal
 
 #: How long a cell may take to end once it was asked to; one that computes in C does not hear it.
 GRACE_S = 5.0
@@ -18,7 +17,7 @@ class Cancellation:
     def __init__(self) -> None:
         self.flag = threading.Event()
         self.signal_number = 0
-        self._kernels: set[Any] = set()
+        self._kernels: set[RunningKernel] = set()
 
     def request(self, signal_number: int = signal.SIGINT) -> None:
         """Ask all running cells to stop; asked a second time, or after a while, kill their kernels.
@@ -36,15 +35,15 @@ class Cancellation:
 
     def _send(self, number: int) -> None:
         for kernel in tuple(self._kernels):
-            if pid := process_of(kernel):
+            if pid := kernel.running():
                 send_signal(pid, number)
 
-    def watch(self, kernel: Any) -> None:
+    def watch(self, kernel: RunningKernel) -> None:
         """Include a kernel that has just started."""
         self._kernels.add(kernel)
-        if self.flag.is_set() and (pid := process_of(kernel)):
+        if self.flag.is_set() and (pid := kernel.running()):
             send_signal(pid, signal.SIGINT)
 
-    def forget(self, kernel: Any) -> None:
+    def forget(self, kernel: RunningKernel) -> None:
         """Leave out a kernel that has ended."""
         self._kernels.discard(kernel)

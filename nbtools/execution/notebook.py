@@ -18,7 +18,8 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.translators import translate_parameters
 
 from nbtools.execution.events import Failure
-from nbtools.execution.kernels.engine import Session, Verdict
+from nbtools.execution.kernels import engine as _engine  # noqa: F401 - registers the engine
+from nbtools.execution.kernels.session import Session, Verdict
 from nbtools.execution.masking import Masking
 from nbtools.pipeline.notebook import INJECTED, code_cells
 
@@ -48,6 +49,8 @@ class Job:
         The same with the paths where outputs end up: what the executed notebook shows afterwards.
     timeout_s
         Budget in seconds; None means no limit.
+    fork
+        Returns a forked kernel, or raises ``Cold``; None where only an ordinary kernel will do.
     """
 
     text: str
@@ -63,6 +66,7 @@ class Job:
     log: Path
     masking: Masking
     timeout_s: float | None = None
+    fork: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ def execute(
             timeout_s=job.timeout_s,
             cancelled=cancelled,
             log=log,
+            fork=job.fork,
             on_kernel=on_kernel,
             on_cell=on_cell,
         )

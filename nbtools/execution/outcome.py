@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nbtools.execution.cancellation import Cancellation
 from nbtools.execution.contracts import Contracts
 from nbtools.execution.events import Artifact, Failure, Revision
+from nbtools.execution.kernels.warm.nursery import Nursery
 from nbtools.execution.masking import Masking
 from nbtools.execution.workspace import Workspace
 from nbtools.pipeline.gates import Verdict
@@ -43,6 +44,7 @@ class Around:
     masking: Masking
     revision: Revision
     note: Callable[[str], None]
+    nursery: Nursery | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,8 @@ class Run:
                 self._schedule(pool)
         finally:
             self.around.contracts.close()
+            if self.around.nursery:
+                self.around.nursery.close()
             shutil.rmtree(self.workspace.project.attempts / self.run_id, ignore_errors=True)
             ended = time.time()
             self.emit(RunFinished(self.run_id, ended, self._status(), ended - started))

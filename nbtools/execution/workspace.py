@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from nbtools.errors import DataError, NotebookError, Problem, SpecError, suggest
 from nbtools.execution.database import Database
 from nbtools.execution.digest import Measured
 from nbtools.execution.kernels.interpreter import Interpreter, UnusablePython, describe, locate
+from nbtools.execution.kernels.warm.imports import shadows, worth_importing
 from nbtools.execution.modules import ModuleFinder
 from nbtools.execution.store import Store
 from nbtools.pipeline import notebook, params
@@ -200,6 +202,17 @@ class Workspace:
             modules=dict(sorted(modules.items())),
             packages=packages,
             python=python or f"kernel {facts.kernel}",
+        )
+
+    def warm_imports(self, stage: Stage) -> tuple[str, ...]:
+        """Return the modules of installed packages that the stage's notebook imports."""
+        names = self.notebooks[stage.key].imports
+        folders = self.import_folders(stage)
+        _, foreign = self._modules.closure(names, folders)
+        dotted = [*(name for name in names if name.partition(".")[0] in foreign), *sorted(foreign)]
+        others = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        return worth_importing(
+            dotted, self.interpreter(stage).packages, shadows([Path(item) for item in others])
         )
 
     def import_folders(self, stage: Stage) -> tuple[str, ...]:

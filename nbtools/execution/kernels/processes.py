@@ -5,20 +5,38 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import Any
+from typing import Any, Protocol
 
 
-def process_of(manager: Any) -> int | None:
-    """Return the process id of a running kernel."""
-    process = getattr(getattr(manager, "provisioner", None), "process", None)
-    return None if process is None or process.poll() is not None else int(process.pid)
+class RunningKernel(Protocol):
+    """A kernel's process, however it was started."""
+
+    def running(self) -> int | None:
+        """Return the process id; None if the process has ended."""
+
+    def exit_code(self) -> int | None:
+        """Return how the process ended; None if it runs or nobody knows."""
 
 
-def exit_code_of(manager: Any) -> int | None:
-    """Return how a kernel's process ended; None if it runs or nobody knows."""
-    process = getattr(getattr(manager, "provisioner", None), "process", None)
-    code = None if process is None else process.poll()
-    return None if code is None else int(code)
+class ManagedKernel:
+    """The process behind a kernel manager of jupyter_client's."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+
+    def running(self) -> int | None:
+        """Return the process id; None if the process has ended."""
+        process = self._process()
+        return None if process is None or process.poll() is not None else int(process.pid)
+
+    def exit_code(self) -> int | None:
+        """Return how the process ended; None if it runs or nobody knows."""
+        process = self._process()
+        code = None if process is None else process.poll()
+        return None if code is None else int(code)
+
+    def _process(self) -> Any:
+        return getattr(getattr(self._manager, "provisioner", None), "process", None)
 
 
 def send_signal(pid: int, number: int) -> None:

@@ -1,0 +1,135 @@
+"""One kernel, one notebook: cells run in order until one fails, and what was seen becomes the verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, CellExecutionError, CellTimeoutError, DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NotebookExecutionManager
+
+from nbtools.execution.kernels.output import BoundedText
+from nbtools.execution.kernels.processes import RunningKernel, how_it_ended
+from nbtools.execution.kernels.session import Session
+from nbtools.pipeline.notebook import INJECTED
+
+_COMPLETED, _FAILED = NotebookExecutionManager.COMPLETED, NotebookExecutionManager.FAILED
+
+
+class StageClient(PapermillNotebookClient):  # type: ignore[misc]
+    """Drives one kernel through one notebook; how a cell is executed is for its subclasses to say."""
+
+    def __init__(self, progress: NotebookExecutionManager, session: Session, **kwargs: Any) -> None:
+        super().__init__(progress, raise_on_iopub_timeout=False, **kwargs)
+        self.session = session
+        self._streams: dict[int, BoundedText] = {}
+        self._asked_to_exit = False
+        self.kernel: RunningKernel | None = None
+
+    def papermill_execute_cells(self) -> None:
+        """Run the cells in order until one fails."""
+        number = 0
+        for index, cell in enumerate(self.nb.cells):
+            if cell.cell_type != "code":
+                cell.metadata.papermill["status"] = _COMPLETED
+                continue
+            injected = INJECTED in cell.metadata.get("tags", ())
+            number += not injected
+            if not self._run_cell(index, cell, 0 if injected else number):
+                return
+
+    def _run_cell(self, index: int, cell: Any, number: int) -> bool:
+        """Run one code cell and tell whether the notebook may go on."""
+        verdict = self.session.verdict
+        if self.session.cancelled.is_set():
+            verdict.kind, verdict.message, verdict.cell = "cancelled", "the run was cancelled", number
+            return False
+        started = time.monotonic()
+        self.nb_man.cell_start(cell, index)
+        self.session.on_cell(number, None)
+        try:
+            self.execute_cell(cell, index)
+        except CellControlSignal as error:
+            self._blame(cell, error)
+        except RuntimeError as error:
+            if not isinstance(error, DeadKernelError) and not self.session.cancelled.is_set():
+                raise
+            self._blame(cell, error)
+        self._settle(cell)
+        if self._asked_to_exit and not verdict.kind:
+            verdict.kind = "exit"
+            verdict.message = "the cell ended the kernel (quit or exit); the cells after it did not run"
+        if verdict.kind:
+            verdict.cell, verdict.execution_count = number, cell.get("execution_count")
+        cell.metadata.papermill["status"] = _FAILED if verdict.kind else _COMPLETED
+        cell.metadata.papermill["exception"] = bool(verdict.kind)
+        self.nb_man.cell_complete(cell, cell_index=index)
+        self.session.on_cell(number, time.monotonic() - started)
+        return not verdict.kind
+
+    def _blame(self, cell: Any, error: Exception) -> None:
+        verdict = self.session.verdict
+        if self.session.cancelled.is_set():
+            verdict.kind, verdict.message = "cancelled", "the run was cancelled"
+        elif isinstance(error, CellTimeoutError):
+            verdict.kind = "timeout"
+            verdict.message = f"the stage took longer than its {self.session.timeout_s:g} s"
+        elif isinstance(error, DeadKernelError):
+            verdict.kind = "kernel died"
+            verdict.message = (
+                f"the kernel died: {how_it_ended(self.kernel.exit_code() if self.kernel else None)}"
+            )
+        elif isinstance(error, CellExecutionError):
+            exits = error.ename == "SystemExit"
+            verdict.kind = "exit" if exits else "error"
+            verdict.message = f"{error.ename}: {error.evalue}".rstrip(": ")
+            if exits:
+                verdict.message += "; a stage must run to its end, so the cells after it did not run"
+            shown = [output for output in cell.get("outputs", ()) if output.output_type == "error"]
+            verdict.traceback = list(shown[-1].traceback) if shown else [error.traceback]
+        else:
+            verdict.kind, verdict.message = "error", str(error)
+
+    def remember_exit(self, execute_reply: Mapping[str, Any], **_: Any) -> None:
+        """Notice that a cell has asked for the kernel's end."""
+        payload = execute_reply["content"].get("payload") or ()
+        self._asked_to_exit |= any(item.get("source") == "ask_exit" for item in payload)
+
+    def output(self, outs: list[Any], msg: Any, display_id: str | None, cell_index: int) -> Any:
+        """Take in an output; parts of one stream are joined, and bounded."""
+        hooked = self.output_hook_stack[msg["parent_header"].get("msg_id")]
+        if msg["msg_type"] != "stream" or hooked or self.clear_before_next_output:
+            return super().output(outs, msg, display_id, cell_index)
+        last = outs[-1] if outs else None
+        if last is None or last.output_type != "stream" or last.name != msg["content"]["name"]:
+            last = nbformat.v4.new_output("stream", name=msg["content"]["name"], text="")
+            outs.append(last)
+        self._streams.setdefault(id(last), BoundedText()).add(msg["content"]["text"])
+        return None
+
+    def process_message(self, *args: Any, **kwargs: Any) -> Any:
+        """Take in a message of the kernel; what came so far is saved now and then."""
+        output = NotebookClient.process_message(self, *args, **kwargs)
+        self.save_now_and_then()
+        return output
+
+    def save_now_and_then(self) -> None:
+        """Save what there is in the middle of a cell, unless that was done a moment ago."""
+        if self.nb_man.is_due():
+            for cell in self.nb.cells:
+                if cell.cell_type == "code":
+                    self._fill(cell)
+            self.nb_man.save()
+
+    def _settle(self, cell: Any) -> None:
+        self._fill(cell)
+        self._streams.clear()
+
+    def _fill(self, cell: Any) -> None:
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream" and id(output) in self._streams:
+                output.text = self._streams[id(output)].text()

@@ -1,0 +1,81 @@
+"""An ordinary kernel: a process of its own, reached over Jupyter's messaging protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from nbtools.execution.kernels.client import StageClient
+from nbtools.execution.kernels.manager import InterpreterKernelManager
+from nbtools.execution.kernels.processes import ManagedKernel
+from nbtools.execution.kernels.session import Session
+
+#: How long output may still arrive after a cell's reply. nbclient's 4 s fail cells that print much.
+_LATE_OUTPUT_S = 600
+#: Systems allow the path of a socket some 100 characters.
+_LONGEST_SOCKET_FOLDER = 80
+
+
+class ManagedClient(StageClient):
+    """Starts a kernel with jupyter_client and drives it with nbclient."""
+
+    def __init__(self, progress: Any, session: Session, **kwargs: Any) -> None:
+        super().__init__(progress, session, **kwargs)
+        self.iopub_timeout = _LATE_OUTPUT_S
+        self.timeout_func = self._seconds_left
+        self.on_cell_executed = self.remember_exit
+        self._sockets: TemporaryDirectory[str] | None = None
+
+    def create_kernel_manager(self) -> Any:
+        """Return the manager of the kernel, which runs on the session's interpreter."""
+        if not self.session.python:
+            return super().create_kernel_manager()
+        self.km = InterpreterKernelManager(config=self.config)
+        self.km.python = self.session.python
+        # Sockets in a folder of the user's own: no port to race for, nothing on the network. Without a
+        # connection file all kernels would share sockets named kernel-ipc-N in the working directory.
+        place = self.session.save_to.parent if self.session.save_to else None
+        if place and len(str(place)) > _LONGEST_SOCKET_FOLDER - len("/kernel-12345678"):
+            place = None  # the system's folder for temporary files
+        self._sockets = TemporaryDirectory(prefix="kernel-", dir=place, ignore_cleanup_errors=True)
+        if len(self._sockets.name) <= _LONGEST_SOCKET_FOLDER:
+            self.km.transport = "ipc"
+        self.km.connection_file = f"{self._sockets.name}/kernel.json"
+        return self.km
+
+    def run(self) -> None:
+        """Start the kernel, run all cells, and write the verdict."""
+        self.reset_execution_trackers()
+        options: dict[str, Any] = {"cwd": self.session.cwd or None}
+        if self.session.environment is not None:
+            options["env"] = dict(self.session.environment)
+        if self.session.log is not None:
+            options.update(stdout=self.session.log, stderr=self.session.log)
+        with self._without_sockets_afterwards(), self.setup_kernel(**options):
+            self.kernel = ManagedKernel(self.km)
+            self.session.on_kernel(self.kernel)
+            self.papermill_execute_cells()
+            if self.session.verdict.kind:
+                # What is wrong is known; a kernel that hangs is not asked politely.
+                self.shutdown_kernel = "immediate"
+            else:
+                info = self.wait_for_reply(self.kc.kernel_info())
+                self.nb.metadata["language_info"] = info["content"]["language_info"]
+                self.session.verdict.complete = True
+            self.set_widgets_metadata()
+
+    @contextmanager
+    def _without_sockets_afterwards(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self._sockets:
+                self._sockets.cleanup()
+
+    def _seconds_left(self, _cell: Any) -> float | None:
+        if self.session.deadline is None:
+            return None
+        return max(0.1, self.session.deadline - time.monotonic())

@@ -1,0 +1,79 @@
+"""What one execution of a notebook needs beside the notebook, and what was seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event as Flag
+from typing import IO, Any
+
+
+@dataclass(slots=True)
+class Verdict:
+    """How an execution ended, as seen by whoever drove the kernel.
+
+    Parameters
+    ----------
+    kind
+        Empty while nothing is wrong; else as ``Failure.kind``.
+    cell
+        Number of the guilty code cell in the source notebook, from 1; 0 if none is.
+    """
+
+    complete: bool = False
+    kind: str = ""
+    message: str = ""
+    cell: int = 0
+    execution_count: int | None = None
+    traceback: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Session:
+    """What one execution needs beside the notebook, and what it reports.
+
+    Parameters
+    ----------
+    python
+        Interpreter of the kernel; empty to start the kernelspec that the notebook names.
+    source
+        Path of the source notebook, for the record.
+    cwd
+        Working directory of the kernel.
+    environment
+        Environment of the kernel, complete.
+    save_to
+        Where the notebook is saved while it runs.
+    mask
+        Applied to the notebook's text before it is saved.
+    deadline
+        On the monotonic clock; None means no limit.
+    cancelled
+        Set when nothing more should be run.
+    fork
+        Returns a forked kernel, or raises ``Cold``; None where only an ordinary kernel will do.
+    on_kernel
+        Called with a ``RunningKernel`` once there is one.
+    on_cell
+        Called with the number of a code cell in the source notebook (0 for the injected one), and
+        None when it starts or its seconds when it is done.
+    text
+        The executed notebook once it is done, secrets masked.
+    """
+
+    python: str = ""
+    source: str = ""
+    cwd: str = ""
+    environment: Mapping[str, str] | None = None
+    save_to: Path | None = None
+    mask: Callable[[str], str] = str
+    deadline: float | None = None
+    timeout_s: float | None = None
+    cancelled: Flag = field(default_factory=Flag)
+    log: IO[bytes] | None = None
+    fork: Callable[[], Any] | None = None
+    on_kernel: Callable[[Any], None] = lambda _: None
+    on_cell: Callable[[int, float | None], None] = lambda _index, _seconds: None
+    verdict: Verdict = field(default_factory=Verdict)
+    text: str = ""

@@ -1,0 +1,112 @@
+"""Drives a forked kernel over its line: no event loop, no polling, less than a millisecond a cell."""
+
+from __future__ import annotations
+
+import uuid
+from codecs import getincrementaldecoder
+from typing import Any
+
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from nbtools.execution.kernels.client import StageClient
+from nbtools.execution.kernels.session import Session
+from nbtools.execution.kernels.warm import wire
+from nbtools.execution.kernels.warm.nursery import Cold, ForkedKernel
+
+_NAMES = {wire.STDOUT: "stdout", wire.STDERR: "stderr"}
+#: From the fork to the first word.
+_READY_S = 60
+
+
+class ForkedClient(StageClient):
+    """Executes cells on a kernel that was forked for this notebook."""
+
+    def __init__(self, progress: Any, session: Session, kernel: ForkedKernel) -> None:
+        super().__init__(progress, session)
+        self.kernel: ForkedKernel = kernel
+        self._decoders: dict[bytes, Any] = {}
+        self._request = ""
+
+    def run(self) -> None:
+        """Run all cells and write the verdict.
+
+        Raises
+        ------
+        Cold
+            If the kernel never came to life; nothing of the notebook has run then.
+        """
+        self.reset_execution_trackers()
+        try:
+            language = self._ready()
+            self.session.on_kernel(self.kernel)
+            self.papermill_execute_cells()
+            if not self.session.verdict.kind:
+                self.nb.metadata["language_info"] = language
+                self.session.verdict.complete = True
+            self.set_widgets_metadata()
+        finally:
+            self.kernel.stop(at_once=not self.session.verdict.complete)
+            self.kernel.close()
+
+    def _ready(self) -> Any:
+        """Wait until the kernel says that it is ready; what it said before is no cell's output."""
+        said = b""
+        for frame in self.kernel.frames(None, wake_s=_READY_S):
+            if frame is None:
+                continue
+            kind, payload = frame
+            if kind == wire.MESSAGE:
+                message, _ = wire.unpacked_message(payload)
+                return message["content"]["language_info"]
+            said += payload
+        raise Cold(f"the fork ended before it was ready: {said.decode('utf-8', 'replace')[-500:]}")
+
+    def execute_cell(self, cell: Any, cell_index: int, *_: Any, **__: Any) -> Any:
+        """Execute a code cell, as nbclient's ``execute_cell`` does."""
+        tags = cell.metadata.get("tags", ())
+        if not cell.source.strip() or self.skip_cells_with_tag in tags:
+            return cell
+        cell.outputs = []
+        self.clear_before_next_output = False
+        self._decoders = {kind: getincrementaldecoder("utf-8")("replace") for kind in _NAMES}
+        self._request = uuid.uuid4().hex
+        self.kernel.send(
+            {"do": "execute", "id": self._request, "code": cell.source, "cell": cell.get("id", "")}
+        )
+        reply = self._reply(cell, cell_index)
+        cell.execution_count = reply.get("execution_count")
+        self.remember_exit({"content": reply})
+        if reply["status"] == "error" and "raises-exception" not in tags:
+            raise CellExecutionError.from_cell_and_msg(cell, reply)
+        return cell
+
+    def _reply(self, cell: Any, index: int) -> Any:
+        """Take in what the cell shows until its reply has come."""
+        try:
+            for frame in self.kernel.frames(self.session.deadline):
+                self.save_now_and_then()
+                if frame is None:
+                    continue
+                kind, payload = frame
+                if kind != wire.MESSAGE:
+                    self._print(cell, index, kind, payload)
+                    continue
+                message, buffers = wire.unpacked_message(payload)
+                if message["msg_type"] != "execute_reply":
+                    self.process_message({**message, "buffers": buffers}, cell, index)
+                elif message["parent_header"]["msg_id"] == self._request:
+                    for kind, printed in self.kernel.printed():
+                        self._print(cell, index, kind, printed)
+                    return message["content"]
+        except TimeoutError as error:
+            raise CellTimeoutError.error_from_timeout_and_cell(
+                "the stage's time is up", int(self.session.timeout_s or 0), cell
+            ) from error
+        raise DeadKernelError("Kernel died")
+
+    def _print(self, cell: Any, index: int, kind: bytes, payload: bytes) -> None:
+        """Take in what was printed; a character may come in two parts."""
+        if text := self._decoders[kind].decode(payload):
+            content = {"name": _NAMES[kind], "text": text}
+            message = {"msg_type": "stream", "content": content, "parent_header": {"msg_id": self._request}}
+            self.output(cell.outputs, message, None, index)

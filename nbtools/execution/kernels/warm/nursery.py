@@ -1,0 +1,355 @@
+"""The orchestrator's side of warm kernels: zygotes by interpreter, and the kernels forked from them."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import itertools
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import Any
+
+from nbtools.execution.kernels.processes import send_signal
+from nbtools.execution.kernels.warm import wire, zygote
+
+log = logging.getLogger(__name__)
+
+_LARGEST_EVENT = 1 << 17
+_FORK_S = 60.0
+_END_S = 5.0
+_READ = 1 << 18
+#: What must hold while libraries are loaded: one thread, and no helpers of theirs in the background.
+_QUIET = {
+    **dict.fromkeys(zygote.THREAD_VARIABLES, "1"),
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+_INLINE = "module://matplotlib_inline.backend_inline"
+
+
+class Cold(Exception):
+    """No kernel can be forked; an ordinary one must do. ``args[0]`` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForkJob:
+    """What a forked kernel begins with.
+
+    Parameters
+    ----------
+    needs
+        Modules that must be there before the fork.
+    environment
+        Complete; the zygote's own is forgotten.
+    path
+        Folders that come first in ``sys.path``.
+    """
+
+    needs: tuple[str, ...]
+    environment: Mapping[str, str]
+    cwd: str
+    path: tuple[str, ...]
+
+
+class ForkedKernel:
+    """A kernel that was forked, and the line to it.
+
+    Parameters
+    ----------
+    connection
+        The stream of frames.
+    outputs
+        Descriptors of pipes: what programs that a cell started write to stdout and stderr.
+    watched
+        A descriptor that is readable once the process has ended.
+    """
+
+    def __init__(self, pid: int, connection: socket.socket, outputs: tuple[int, int], watched: int) -> None:
+        self.pid = pid
+        self.connection = connection
+        self.outputs = {outputs[0]: wire.STDOUT, outputs[1]: wire.STDERR}
+        self.ended: Future[int | None] = Future()
+        self._watched = watched
+        self._frames = wire.Frames()
+        self._arrivals: deque[tuple[bytes, bytes]] = deque()  # a reader may leave before it has taken all
+        self._over = False
+        self._poll = select.poll()
+        for descriptor in (connection.fileno(), *outputs, watched):
+            os.set_blocking(descriptor, False)
+            self._poll.register(descriptor, select.POLLIN)
+
+    def running(self) -> int | None:
+        """Return the process id; None if the process has ended."""
+        return None if select.select([self._watched], [], [], 0)[0] else self.pid
+
+    def exit_code(self) -> int | None:
+        """Return how the process ended; None if it runs or nobody knows."""
+        if self.running():
+            return None
+        try:
+            return self.ended.result(_END_S)
+        except FutureTimeout:
+            return None
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message; if nobody is there any more, that is seen when the answer is awaited."""
+        self.connection.setblocking(True)
+        with contextlib.suppress(OSError):
+            self.connection.sendall(wire.packed_message(message))
+        self.connection.setblocking(False)
+
+    def frames(self, deadline: float | None, wake_s: float = 1.0) -> Iterator[tuple[bytes, bytes] | None]:
+        """Yield what arrives, in order; None at least every ``wake_s`` seconds.
+
+        Ends when the process has ended and everything that it said was read.
+
+        Raises
+        ------
+        TimeoutError
+            At ``deadline`` (on the monotonic clock).
+        """
+        while True:
+            while self._arrivals:
+                yield self._arrivals.popleft()
+            if self._over:
+                return
+            wait_s = wake_s if deadline is None else min(wake_s, deadline - time.monotonic())
+            ready = {descriptor for descriptor, _ in self._poll.poll(max(0.0, wait_s) * 1000)}
+            self._over = self._watched in ready
+            self._arrivals += self._arrived()
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError
+            if not self._arrivals:
+                yield None
+
+    def _arrived(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what is there now; of a process that has ended, all of it."""
+        while data := _read(self.connection.fileno()):
+            yield from self._frames.add(data)
+            if not self._over:
+                break
+        yield from self.printed()
+
+    def printed(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what programs that the cell started have written so far."""
+        for descriptor, kind in self.outputs.items():
+            for _ in range(4):  # one that never stops must not keep the rest waiting
+                if not (data := _read(descriptor)):
+                    break
+                yield kind, data
+
+    def stop(self, *, at_once: bool) -> None:
+        """End the process: let it run what is registered for its end, or kill it with all it started."""
+        if not at_once:
+            self.send({"do": "stop"})
+            with contextlib.suppress(TimeoutError):
+                for _ in self.frames(time.monotonic() + _END_S):
+                    pass  # what it says at its end belongs to no cell
+        if self.running():
+            send_signal(self.pid, signal.SIGKILL)
+            select.select([self._watched], [], [], _END_S)
+
+    def close(self) -> None:
+        """Give back what the kernel held here."""
+        self.connection.close()
+        for descriptor in (*self.outputs, self._watched):
+            os.close(descriptor)
+
+
+class Zygote:
+    """One process that imports and forks."""
+
+    def __init__(self, python: str, modules: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.modules = tuple(modules)
+        self.unsafe = ""
+        self._forks: dict[int, Future[tuple[int, int]]] = {}
+        self._kernels: dict[int, Future[int | None]] = {}
+        self._numbers = itertools.count(1)
+        self._changing = threading.Lock()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [python, zygote.__file__, str(theirs.fileno()), str(os.getpid()), *modules]
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                env={**environment, **_QUIET, "MPLBACKEND": environment.get("MPLBACKEND", _INLINE)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        threading.Thread(target=self._listen, name="zygote", daemon=True).start()
+
+    def fork(self, job: ForkJob) -> ForkedKernel:
+        """Return a kernel as soon as what it needs is imported.
+
+        Raises
+        ------
+        Cold
+            If that cannot be, or not safely.
+        """
+        if self.unsafe:
+            raise Cold(self.unsafe)
+        number = next(self._numbers)
+        forked: Future[tuple[int, int]] = Future()
+        ended: Future[int | None] = Future()
+        with self._changing:
+            self._forks[number], self._kernels[number] = forked, ended
+        mine, theirs = socket.socketpair()
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        try:
+            with theirs:
+                self._ask({"id": number, "needs": job.needs}, [theirs.fileno(), out_end, err_end])
+            pid, watched = forked.result(_FORK_S)
+        except (Cold, FutureTimeout) as error:
+            mine.close()
+            os.close(out)
+            os.close(err)
+            raise Cold(str(error) or "the zygote does not answer") from error
+        finally:
+            os.close(out_end)
+            os.close(err_end)
+        kernel = ForkedKernel(pid, mine, (out, err), watched)
+        kernel.ended = ended
+        kernel.send(
+            {
+                "mode": "shell",
+                "environment": dict(job.environment),
+                "cwd": job.cwd,
+                "path": list(job.path),
+                "processors": len(os.sched_getaffinity(0)),
+            }
+        )
+        return kernel
+
+    def close(self) -> None:
+        """End the process, and with it every kernel that still runs."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        try:
+            self._control.sendmsg([json.dumps(request).encode()], rights)
+        except OSError as error:
+            raise Cold("the zygote has ended") from error
+
+    def _listen(self) -> None:
+        """Take in what the process tells, until it has ended; runs in a thread of its own."""
+        descriptors = array.array("i")
+        while True:
+            try:
+                room = socket.CMSG_SPACE(descriptors.itemsize)
+                data, extra, _, _ = self._control.recvmsg(_LARGEST_EVENT, room)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            received = array.array("i")
+            for _, _, payload in extra:
+                received.frombytes(payload)
+            self._take(json.loads(data), list(received))
+        self._lost()
+
+    def _take(self, event: Mapping[str, Any], descriptors: list[int]) -> None:
+        match event["event"]:
+            case "imported":
+                log.debug("imported %s in %.2f s", event["module"], event["s"])
+                if event["threads"] > 1 and not self.unsafe:
+                    self.unsafe = f"importing {event['module']} starts threads"
+                    self._refuse(self.unsafe)
+            case "forked":
+                forked = self._forks.pop(event["id"], None)
+                if forked is None or not forked.set_running_or_notify_cancel():
+                    os.close(descriptors[0])
+                else:
+                    forked.set_result((event["pid"], descriptors[0]))
+            case "refused":
+                if forked := self._forks.pop(event["id"], None):
+                    forked.set_exception(Cold(event["why"]))
+            case "exited":
+                if ended := self._kernels.pop(event["id"], None):
+                    ended.set_result(event["code"])
+
+    def _refuse(self, why: str) -> None:
+        with self._changing:
+            forks, self._forks = self._forks, {}
+        for forked in forks.values():
+            forked.set_exception(Cold(why))
+
+    def _lost(self) -> None:
+        self.unsafe = self.unsafe or "the zygote has ended"
+        self._refuse(self.unsafe)
+        for ended in self._kernels.values():
+            ended.set_result(None)
+        self._control.close()
+
+
+class Nursery:
+    """The zygotes of a run."""
+
+    def __init__(self) -> None:
+        self._zygotes: dict[str, Zygote] = {}
+        self._making = threading.Lock()
+
+    def prepare(self, python: str, modules: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Begin to import ``modules`` on an interpreter; forks may be asked for at once.
+
+        Parameters
+        ----------
+        environment
+            What imports may read: of all stages, without secrets.
+        """
+        with self._making:
+            if sys.platform != "linux" or python in self._zygotes:
+                return
+            try:
+                self._zygotes[python] = Zygote(python, modules, environment)
+            except OSError as error:
+                log.debug("no zygote for %s: %s", python, error)
+
+    def has(self, python: str) -> bool:
+        """Tell whether forks may be asked for on an interpreter."""
+        return python in self._zygotes
+
+    def fork(self, python: str, job: ForkJob) -> ForkedKernel:
+        """Return a warm kernel.
+
+        Raises
+        ------
+        Cold
+            If there is none to be had.
+        """
+        if python not in self._zygotes:
+            raise Cold("there is no zygote for this interpreter")
+        return self._zygotes[python].fork(job)
+
+    def close(self) -> None:
+        """End all zygotes."""
+        for item in self._zygotes.values():
+            item.close()
+        self._zygotes.clear()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, _READ)
+    except (BlockingIOError, ConnectionError):
+        return b""

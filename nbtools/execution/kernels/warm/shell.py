@@ -1,0 +1,291 @@
+"""An IPython kernel without sockets: it is told over a stream what to run, and answers there.
+
+It is ipykernel's own kernel, so that what notebooks see and show is the same, driven directly: no event loop
+between messages, no threads, no zmq. It runs in a forked process under any interpreter that has ipykernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import types
+import uuid
+from typing import Any
+
+# What ipykernel's debugger needs takes long to import, talks to the terminal, and is of no use here.
+sys.modules["debugpy"] = None  # type: ignore[assignment]
+try:
+    pass
+finally:
+    del sys.modules["debugpy"]
+
+from ipykernel import jsonutil
+from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.jsonutil import json_default
+from jupyter_client.session import Session
+from traitlets import Any as AnyTrait
+
+from . import wire
+
+#: More than this is sent although no line has ended.
+_LONGEST_LINE = 8_192
+_LARGEST_FRAME = 1 << 20
+
+
+class Line:
+    """The way out of the process: frames in the order in which they were written."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._owner = os.getpid()
+        self._frames = wire.Frames()
+        self._arrived: list[tuple[bytes, bytes]] = []
+        self._sending = threading.RLock()
+
+    def own(self) -> bool:
+        """Tell whether this is the process that the line belongs to, and not one that a cell has forked."""
+        return os.getpid() == self._owner
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame whole, whatever threads there are; a signal in between must not tear it."""
+        if not self.own():
+            return
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with self._sending, contextlib.suppress(OSError):
+                self.connection.sendall(frame)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def receive(self) -> Any:
+        """Return the next message; None when the other side has gone."""
+        while not self._arrived:
+            data = self.connection.recv(1 << 16)
+            if not data:
+                return None
+            self._arrived += self._frames.add(data)
+        message, _ = wire.unpacked_message(self._arrived.pop(0)[1])
+        return message
+
+
+class CellStream(io.TextIOBase):
+    """``sys.stdout`` or ``sys.stderr`` of a cell: a line at a time, as on a terminal."""
+
+    def __init__(self, line: Line, kind: bytes, descriptor: int) -> None:
+        super().__init__()
+        self._line = line
+        self._kind = kind
+        self._descriptor = descriptor
+        self._parts: list[str] = []
+        self._size = 0
+        self._writing = threading.RLock()
+        self.name = "<stdout>" if kind == wire.STDOUT else "<stderr>"
+        self.mode = "w"
+
+    encoding = "UTF-8"
+    errors = "strict"
+
+    def fileno(self) -> int:
+        """Return the descriptor that programs started by a cell write to."""
+        return self._descriptor
+
+    def writable(self) -> bool:
+        """Text can be written."""
+        return True
+
+    def isatty(self) -> bool:
+        """Nobody is watching."""
+        return False
+
+    def write(self, string: str) -> int:
+        """Take in text; what ends a line is sent at once."""
+        if not isinstance(string, str):
+            raise TypeError(f"write() argument must be str, not {type(string).__name__}")
+        if not self._line.own():
+            os.write(self._descriptor, string.encode("utf-8", "replace"))
+            return len(string)
+        with self._writing:
+            self._parts.append(string)
+            self._size += len(string)
+            if "\n" in string or self._size > _LONGEST_LINE:
+                self.flush()
+        return len(string)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        if not self._line.own():
+            return
+        with self._writing:
+            parts, self._parts, self._size = self._parts, [], 0
+            text = "".join(parts).encode("utf-8", "surrogatepass")
+            for start in range(0, len(text), _LARGEST_FRAME):
+                self._line.send(wire.packed(self._kind, text[start : start + _LARGEST_FRAME]))
+
+
+class LineSession(Session):
+    """A Jupyter session whose messages go over the line, whatever socket they are meant for."""
+
+    line = AnyTrait()
+
+    def send(  # noqa: PLR0913, PLR0917 - as Session has it
+        self,
+        stream: Any,  # noqa: ARG002
+        msg_or_type: Any,
+        content: Any = None,
+        parent: Any = None,
+        ident: Any = None,  # noqa: ARG002
+        buffers: Any = None,
+        track: bool = False,  # noqa: ARG002
+        header: Any = None,
+        metadata: Any = None,
+    ) -> Any:
+        """Send a message."""
+        message = msg_or_type
+        if not isinstance(msg_or_type, dict):
+            message = self.msg(msg_or_type, content=content, parent=parent, header=header, metadata=metadata)
+        kind = message["header"]["msg_type"]
+        shown = {
+            "header": {"msg_type": kind},
+            "msg_type": kind,
+            "content": message["content"],
+            "metadata": message.get("metadata") or {},
+            "parent_header": {"msg_id": (message.get("parent_header") or {}).get("msg_id", "")},
+        }
+        self.line.send(wire.packed_message(shown, buffers or (), json_default))
+        return message
+
+
+class ShellApp(IPKernelApp):
+    """ipykernel's application without sockets, threads and connection files."""
+
+    line: Line
+
+    def init_connection_file(self) -> None:
+        """There is no connection."""
+
+    def init_poller(self) -> None:
+        """The operating system tells when the parent has gone."""
+
+    def init_sockets(self) -> None:
+        """There are no sockets."""
+        self.iopub_socket = object()
+
+    def init_heartbeat(self) -> None:
+        """The line says whether the process lives."""
+
+    def write_connection_file(self, **_: Any) -> None:
+        """There is no connection."""
+
+    def log_connection_info(self) -> None:
+        """There is no connection."""
+        self._ports = {}
+
+    def init_crash_handler(self) -> None:
+        """A crash ends the process, which is seen outside."""
+
+    def init_io(self) -> None:
+        """Send what cells print over the line."""
+        sys.stdout = CellStream(self.line, wire.STDOUT, 1)
+        sys.stderr = CellStream(self.line, wire.STDERR, 2)
+        self.displayhook = types.SimpleNamespace()
+        self.patch_io()  # type: ignore[no-untyped-call]
+
+    def init_signal(self) -> None:
+        """Between cells nobody is interrupted."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def init_kernel(self) -> None:
+        """Create the kernel."""
+        here = types.SimpleNamespace(parent_thread=threading.main_thread(), manager=None)
+        kind: Any = self.kernel_class
+        self.kernel = kind.instance(
+            parent=self,
+            session=self.session,
+            shell_channel_thread=here,
+            iopub_socket=self.iopub_socket,
+            log=self.log,
+            profile_dir=self.profile_dir,
+            user_ns=self.user_ns,
+        )
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Shell:
+    """A kernel and the line over which it is driven."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.line = Line(connection)
+        self.session = LineSession(line=self.line, key=b"")
+        ShellApp.line = self.line
+        self.app = ShellApp.instance(session=self.session, log_level=logging.CRITICAL)
+        self.app.config.HistoryManager.hist_file = ":memory:"  # as nbclient asks of ordinary kernels
+        self.app.initialize([])  # type: ignore[no-untyped-call]
+        self.kernel = self.app.kernel
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+
+    def serve(self) -> None:
+        """Do what is asked until the other side has gone."""
+        self.loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        while True:
+            request = self.line.receive()
+            if request is None:
+                return
+            if request["do"] == "execute":
+                await self._execute(request)
+            elif request["do"] == "stop":
+                return
+
+    async def _execute(self, request: dict[str, Any]) -> None:
+        parent = {
+            "header": {"msg_id": request["id"], "msg_type": "execute_request", "session": "", "username": ""},
+            "metadata": {"cellId": request.get("cell", "")},
+            "content": {"code": request["code"]},
+        }
+        self.kernel.set_parent([], parent)
+        self.kernel.shell.set_parent(parent)
+        reply: dict[str, Any]
+        self.kernel.pre_handler_hook()
+        try:
+            reply = await self.kernel.do_execute(
+                request["code"], False, store_history=True, allow_stdin=False, cell_id=request.get("cell")
+            )
+        except BaseException as error:  # noqa: BLE001 - an interrupt between the cell's last line and here
+            reply = {"status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": []}
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.session.send(None, "execute_reply", _clean(reply), parent=parent)
+
+
+def _clean(reply: dict[str, Any]) -> Any:
+    clean: Any = jsonutil.json_clean
+    return clean(reply)
+
+
+def settle_matplotlib() -> None:
+    """Have figures shown at the end of a cell: modules that were imported without a shell did not arrange it."""
+    if "matplotlib_inline.backend_inline" in sys.modules:
+        sys.modules["matplotlib_inline.backend_inline"]._enable_matplotlib_integration()
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].install_repl_displayhook()
+
+
+def main(connection: socket.socket) -> None:
+    """Serve until the other side has gone, then run what modules have registered for the end."""
+    shell = Shell(connection)
+    settle_matplotlib()
+    shell.session.send(None, "ready", {"language_info": shell.kernel.language_info, "id": uuid.uuid4().hex})
+    shell.serve()

@@ -1,0 +1,279 @@
+"""A process that imports and forks, and never computes.
+
+It imports packages from site-packages, one after the other, and forks a kernel whenever it is asked and
+what the kernel needs is there. Rules, each learnt from an experiment: only imports before the fork (one fit
+with two OpenMP threads makes every child hang); no project code, which may change; one thread; nothing of
+zmq's open. Standard library only until the imports begin.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import errno
+import gc
+import importlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_LARGEST_REQUEST = 1 << 17
+#: Read when libraries are loaded; a kernel gets its own numbers after the fork.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+class Zygote:
+    """Imports what is on its list, forks when asked, and tells how its children end."""
+
+    def __init__(self, control: socket.socket, modules: list[str]) -> None:
+        self.control = control
+        self.modules = modules
+        self.children: dict[int, int] = {}
+        self.requests: list[tuple[dict[str, Any], list[int]]] = []
+        self.imported: set[str] = set()
+        self.wakeup, waker = os.pipe()
+        os.set_blocking(waker, False)
+        os.set_blocking(self.wakeup, False)
+        self.waker = waker
+
+    def run(self) -> None:
+        """Serve until whoever started this has gone."""
+        signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in ["_nbtools_warm.shell", *self.modules]:
+            self.bring(name)
+            self.serve(0)
+        self.modules = []
+        while True:
+            self.serve(None)
+
+    def bring(self, name: str) -> None:
+        """Import a module; one that cannot be imported is the notebook's own affair."""
+        started = time.monotonic()
+        with contextlib.suppress(BaseException):
+            importlib.import_module(name)
+        self.imported.add(name)
+        self.tell(
+            {"event": "imported", "module": name, "s": time.monotonic() - started, "threads": _threads()}
+        )
+
+    def serve(self, timeout: float | None) -> None:
+        """Take in what has arrived, and fork those whose modules are there."""
+        ready, _, _ = select.select([self.control.fileno(), self.wakeup], [], [], timeout)
+        if self.wakeup in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wakeup, 4096)
+            self.reap()
+        if self.control.fileno() in ready:
+            self.requests.append(self.receive())
+        waiting = []
+        for request, descriptors in self.requests:
+            if set(request["needs"]) & set(self.modules) <= self.imported:
+                self.fork(request, descriptors)
+            else:
+                waiting.append((request, descriptors))
+        self.requests = waiting
+
+    def receive(self) -> tuple[dict[str, Any], list[int]]:
+        """Return the next request and the descriptors that came with it."""
+        descriptors = array.array("i")
+        data, extra, _, _ = self.control.recvmsg(
+            _LARGEST_REQUEST, socket.CMSG_SPACE(8 * descriptors.itemsize)
+        )
+        if not data:
+            os._exit(0)
+        for level, kind, payload in extra:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+        return json.loads(data), list(descriptors)
+
+    def tell(self, event: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+        """Send an event."""
+        rights = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        )
+        try:
+            self.control.sendmsg([json.dumps(event).encode()], rights)
+        except OSError:
+            os._exit(0)
+
+    def reap(self) -> None:
+        """Tell how children have ended."""
+        while self.children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            number = self.children.pop(pid, None)
+            if number is not None:
+                self.tell({"event": "exited", "id": number, "code": os.waitstatus_to_exitcode(status)})
+
+    def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Fork a kernel and tell its process id."""
+        gc.collect()
+        gc.freeze()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.tell(
+                {"event": "refused", "id": request["id"], "why": os.strerror(error.errno or errno.EAGAIN)}
+            )
+            _close(descriptors)
+            return
+        if pid == 0:
+            self.become_kernel(descriptors, parent)
+        self.children[pid] = request["id"]
+        watched = os.pidfd_open(pid)
+        self.tell({"event": "forked", "id": request["id"], "pid": pid}, (watched,))
+        _close([*descriptors, watched])
+
+    def become_kernel(self, descriptors: list[int], parent: int) -> None:
+        """Turn this fork into a kernel; never returns."""
+        code = 1
+        try:
+            _end_with(parent)
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self.control.close()
+            _close(
+                [
+                    self.wakeup,
+                    self.waker,
+                    *(item for _, others in self.requests for item in others if item not in descriptors),
+                ]
+            )
+            code = _live(descriptors)
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        except BaseException:  # noqa: BLE001 - whatever it was, it goes to the kernel's log
+            sys.__excepthook__(*sys.exc_info())
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stderr.flush()
+            os._exit(code)
+
+
+def _live(descriptors: list[int]) -> int:
+    """Become the kernel that the first message describes, and serve until it is told to stop."""
+    from . import wire
+
+    line, stdout, stderr = descriptors
+    connection = socket.socket(fileno=line)
+    frames = wire.Frames()
+    job: dict[str, Any] | None = None
+    while job is None:
+        # Byte by byte, so that nothing is taken that the kernel should read.
+        data = connection.recv(1)
+        if not data:
+            return 0
+        for _, payload in frames.add(data):
+            job, _ = wire.unpacked_message(payload)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    _close([stdout, stderr])
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    os.chdir(job["cwd"])
+    sys.path[:] = [*job["path"], *sys.path]
+    importlib.invalidate_caches()
+    _settle(job)
+    if job["mode"] == "kernel":
+        sys.argv = ["ipykernel_launcher", "-f", job["connection_file"]]
+        from ipykernel.kernelapp import launch_new_instance
+
+        launch_new_instance()
+        return 0
+    from . import shell
+
+    sys.argv = ["ipykernel_launcher"]
+    shell.main(connection)
+    _finish()
+    return 0
+
+
+def _settle(job: dict[str, Any]) -> None:
+    """Give the fork random numbers and threads of its own."""
+    random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    if "threadpoolctl" in sys.modules:
+        for library in sys.modules["threadpoolctl"].ThreadpoolController().lib_controllers:
+            names = {"openmp": THREAD_VARIABLES[:1], "blas": THREAD_VARIABLES[:4]}[library.user_api]
+            wanted = next((os.environ[name] for name in names if os.environ.get(name, "").isdigit()), "")
+            library.set_num_threads(int(wanted or job["processors"]))
+
+
+def _finish() -> None:
+    """End as an interpreter does: threads are waited for, exit handlers run, streams are flushed."""
+    import atexit
+    import threading
+
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
+
+
+def _end_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def main(arguments: list[str]) -> None:
+    """Begin: the control socket's descriptor, the parent's process id, and the modules to import."""
+    control, parent, *modules = arguments
+    _end_with(int(parent))
+    if not hasattr(os, "pidfd_open"):
+        sys.exit("this Python knows no pidfd")
+    Zygote(socket.socket(fileno=int(control)), modules).run()
+
+
+if __name__ == "__main__":
+    # Under a name of its own, so that a notebook's `import wire` never finds ours.
+    package = types.ModuleType("_nbtools_warm")
+    package.__path__ = [str(Path(__file__).parent)]
+    sys.modules["_nbtools_warm"] = package
+    sys.path[:] = [folder for folder in sys.path if folder and Path(folder) != Path(__file__).parent]
+    importlib.import_module("_nbtools_warm.zygote").main(sys.argv[1:])
