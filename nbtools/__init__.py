@@ -10,14 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbtools.api import find, graph, history, lab, plan, run, schema, show, status, why
+    from nbtools.api import find, graph, history, lab, plan, run, schema, show, status, sync, why
     from nbtools.registry.package import PackagedVersion, package
 
 __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(
-        ("find", "graph", "history", "lab", "plan", "run", "schema", "show", "status", "why"), "nbtools.api"
+        ("find", "graph", "history", "lab", "plan", "run", "schema", "show", "status", "sync", "why"),
+        "nbtools.api",
     ),
     **dict.fromkeys(("package", "PackagedVersion"), "nbtools.registry.package"),
 }
@@ -34,6 +35,7 @@ __all__ = [
     "schema",
     "show",
     "status",
+    "sync",
     "why",
 ]
 

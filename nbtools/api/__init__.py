@@ -6,6 +6,7 @@ imported inside the functions that need them, so that a command that runs nothin
 
 from __future__ import annotations
 
+from nbtools.api.delivering import sync
 from nbtools.api.lab import LabCommand, lab
 from nbtools.api.looking import (
     ProjectStatus,
@@ -41,5 +42,6 @@ __all__ = [
     "schema",
     "show",
     "status",
+    "sync",
     "why",
 ]

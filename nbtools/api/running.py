@@ -92,9 +92,12 @@ def run(  # noqa: PLR0913 - each is an option of the command
         _check_kernels(opened.workspace, [step.variant.stage for step in made.to_run()])
         opened.workspace.remember()
         forced = forced_keys(opened.dag, targets, force=force)
-        options = Options(jobs or processors(), fail_fast, forced, tuple(targets), machine())
-        nursery = None if cold else _nursery(opened.workspace, made)
-        tracker = LazyTracker(address_of(opened), home.root, note) if track else None
+        options = Options(
+            jobs or processors(), fail_fast, forced, tuple(targets), tracked=track, capacity=machine()
+        )
+        warm = opened.spec.warm_kernels and not cold
+        nursery = _nursery(opened.workspace, made) if warm else None
+        tracker = LazyTracker(address_of(opened), home.root, note, opened.database.append) if track else None
         around = Around(
             run=run_id,
             workspace=opened.workspace,

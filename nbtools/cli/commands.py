@@ -17,6 +17,7 @@ import nbtools
 from nbtools import api
 from nbtools.cli import views
 from nbtools.errors import NbtoolsError, UsageError
+from nbtools.execution import slow_extras
 from nbtools.pipeline.marked_yaml import parse_value
 
 _EPILOG = "Exit codes: 0 done, 1 a run failed, 2 wrong use or wrong pipelines.yaml, 130/143 interrupted."
@@ -24,6 +25,7 @@ _EPILOG = "Exit codes: 0 done, 1 a run failed, 2 wrong use or wrong pipelines.ya
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    slow_extras.leave_out()
     try:
         code = cli.main(args=arguments, prog_name="nbtools", standalone_mode=False)
         sys.stdout.flush()
@@ -162,7 +164,7 @@ def run(  # noqa: PLR0913, PLR0917 - click hands over each option
             cold=cold,
             project=project,
             listeners=[progress],
-            note=lambda note: click.echo(f"note: {note}", err=True),
+            note=_note,
             cancellation=cancellation,
         )
     finally:
@@ -322,6 +324,21 @@ def lab(project: Path | None, jupyter_options: tuple[str, ...]) -> None:
 
 
 @cli.command()
+@_json
+@click.pass_obj
+def sync(project: Path | None, as_json: bool) -> int:
+    """Deliver to MLflow what it could not take when it happened."""
+    delivered = api.sync(project=project, note=_note)
+    if as_json:
+        _echo([views.record(item) for item in delivered])
+    for item in () if as_json else delivered:
+        _echo("\n".join([f"{item.run}: {'not delivered' if item.problems else 'delivered'}", *item.problems]))
+    if not delivered and not as_json:
+        _echo("MLflow knows of every run")
+    return int(any(item.problems for item in delivered))
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of pipelines.yaml, for editors."""
     _echo(api.schema())
@@ -349,6 +366,10 @@ def _become(command: api.LabCommand, options: Sequence[str]) -> None:
     sys.stdout.flush()
     os.chdir(command.folder)
     os.execve(command.words[0], [*command.words, *options], {**os.environ, **command.environment})  # noqa: S606 - no shell
+
+
+def _note(words: str) -> None:
+    click.echo(f"note: {words}", err=True)
 
 
 def _echo(value: Any) -> None:

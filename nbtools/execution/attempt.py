@@ -8,6 +8,7 @@ import posixpath
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from nbtools.execution.events import (
     Event,
     Failure,
     StageStarted,
+    StageTracked,
 )
 from nbtools.execution.files import operation_error, write_atomically
 from nbtools.execution.kernels.warm.nursery import ForkJob
@@ -79,6 +81,8 @@ class _Attempt:
         self.project = around.workspace.project
         self.folder = self.project.attempts / around.run / f"{file_name(step.key)}.{number}"
         self.started_at = time.time()
+        self.tracking_run = ""
+        self.reports_metrics = False
 
     def run(self) -> Success:
         try:
@@ -95,15 +99,16 @@ class _Attempt:
     def _run(self) -> Success:
         self._check_inputs()
         self.folder.mkdir(parents=True)
-        tracking = self.around.tracking.environment(self.step.key, self.number)
+        begun = self.around.tracking.begin(self.step.key, self.number)
         text = self.workspace.notebook_text(self.stage.notebook)
-        self._announce(tracking)
-        executed = self._execute(text, tracking)
+        self._announce()
+        begun.add_done_callback(self._tell_of_tracking)
+        executed = self._execute(text, begun)
         if executed.failure:
             raise Failed(executed.failure)
         self._check_outputs()
         self._check_unchanged()
-        return self._commit(executed, text, tracking)
+        return self._commit(executed, text)
 
     # Before
 
@@ -117,7 +122,7 @@ class _Attempt:
             if found:
                 raise Failed(_contract_failure(dataset.name, dataset.path, str(dataset.schema), found))
 
-    def _announce(self, tracking: Mapping[str, str]) -> None:
+    def _announce(self) -> None:
         facts = self.workspace.notebooks[self.stage.key]
         python = facts.language == "python"
         self.emit(
@@ -134,9 +139,13 @@ class _Attempt:
                 inputs=self._inputs(),
                 python=self.ingredients.python,
                 interpreter=self.workspace.interpreter(self.stage).path if python else "",
-                tracking_run=tracking.get("MLFLOW_RUN_ID", ""),
             )
         )
+
+    def _tell_of_tracking(self, begun: Future[dict[str, str]]) -> None:
+        if begun.exception() is None and (run_id := begun.result().get("MLFLOW_RUN_ID")):
+            self.tracking_run = run_id
+            self.emit(StageTracked(self.around.run, time.time(), self.step.key, self.number, run_id))
 
     def _inputs(self) -> tuple[Artifact, ...]:
         found = []
@@ -149,9 +158,11 @@ class _Attempt:
 
     # The notebook
 
-    def _execute(self, text: str, tracking: Mapping[str, str]) -> Executed:
+    def _execute(self, text: str, begun: Future[dict[str, str]]) -> Executed:
         facts = self.workspace.notebooks[self.stage.key]
         kernels: list[Any] = []
+        may_wait = self._fork_is_possible() and not self.workspace.mentions_mlflow(self.stage)
+        tracking = self.around.tracking.address() if may_wait else self._tracked(begun)
         environment = self._environment(tracking)
         job = Job(
             text=text,
@@ -167,7 +178,8 @@ class _Attempt:
             log=self.folder / "kernel.log",
             masking=self.around.masking,
             timeout_s=self.stage.timeout_s,
-            fork=self._fork(environment) if facts.language == "python" else None,
+            fork=(lambda: self._fork(environment)) if self._fork_is_possible() else None,
+            late=lambda: self._tracked(begun),
         )
 
         def on_kernel(kernel: Any) -> None:
@@ -180,17 +192,27 @@ class _Attempt:
             for kernel in kernels:
                 self.around.cancellation.forget(kernel)
 
-    def _fork(self, environment: Mapping[str, str]) -> Callable[[], Any] | None:
-        nursery = self.around.nursery
-        if nursery is None or not nursery.has(python := self.workspace.interpreter(self.stage).path):
-            return None
+    def _tracked(self, begun: Future[dict[str, str]]) -> Mapping[str, str]:
+        """Return what puts the kernel inside the stage's MLflow run, as soon as that has begun."""
+        tracking = begun.result()
+        self.reports_metrics = True
+        self._write_context(tracking)
+        return tracking
+
+    def _fork_is_possible(self) -> bool:
+        if self.around.nursery is None or self.workspace.notebooks[self.stage.key].language != "python":
+            return False
+        return self.around.nursery.has(self.workspace.interpreter(self.stage).path)
+
+    def _fork(self, environment: Mapping[str, str]) -> Any:
+        assert self.around.nursery is not None
         job = ForkJob(
             needs=self.workspace.warm_imports(self.stage),
             environment=environment,
             cwd=str(self._cwd()),
             path=tuple(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))),
         )
-        return lambda: nursery.fork(python, job)
+        return self.around.nursery.fork(self.workspace.interpreter(self.stage).path, job)
 
     def _on_cell(self, number: int, seconds: float | None) -> None:
         if not number:
@@ -238,15 +260,18 @@ class _Attempt:
         folders = [self.project.root / folder for folder in self.workspace.import_folders(self.stage)]
         paths = [str(folder) for folder in folders if folder.is_dir()]
         paths += filter(None, [environment.get("PYTHONPATH", "")])
-        context = self.folder / "context.json"
-        write_atomically(context, json.dumps(self._context(tracking)).encode(), durable=False)
         return {
             **environment,
             **tracking,
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-            "NBTOOLS_CONTEXT": str(context),
+            "NBTOOLS_CONTEXT": str(self._write_context(tracking)),
             "NBTOOLS_PROJECT": str(self.project.root),
         }
+
+    def _write_context(self, tracking: Mapping[str, str]) -> Path:
+        path = self.folder / "context.json"
+        write_atomically(path, json.dumps(self._context(tracking)).encode(), durable=False)
+        return path
 
     def _context(self, tracking: Mapping[str, str]) -> dict[str, Any]:
         """Return what a notebook may ask about its own run; ``nbtools.package`` writes it down."""
@@ -298,7 +323,8 @@ class _Attempt:
 
     def _metrics(self) -> tuple[Mapping[str, float], Mapping[str, float] | None]:
         """Return what the notebook logged, and what the result in use had logged."""
-        metrics = self.around.tracking.metrics(self.step.key)
+        # A notebook that never came near MLflow has logged nothing, and nobody need wait to hear so.
+        metrics = self.around.tracking.metrics(self.step.key) if self.reports_metrics else {}
         if not self.stage.gates:
             return metrics or {}, None
         if metrics is None:
@@ -309,7 +335,7 @@ class _Attempt:
         champion = self.workspace.database.in_use(self.step.key)
         return metrics, champion.metrics if champion else None
 
-    def _commit(self, executed: Executed, text: str, tracking: Mapping[str, str]) -> Success:
+    def _commit(self, executed: Executed, text: str) -> Success:
         """Put everything into the store, then write the record, then show it in the workspace."""
         metrics, champion = self._metrics()
         store = self.workspace.store
@@ -332,7 +358,7 @@ class _Attempt:
             executed=store.add_bytes(executed.text.encode("utf-8", "surrogatepass")),
             source=store.add_bytes(text.encode("utf-8", "surrogatepass")),
             run=self.around.run,
-            tracking_run=tracking.get("MLFLOW_RUN_ID", ""),
+            tracking_run=self.tracking_run,
             finished_at=finished_at,
             duration_s=finished_at - self.started_at,
             metrics=metrics,

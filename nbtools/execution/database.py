@@ -17,12 +17,12 @@ from typing import Any
 
 from nbtools.errors import OperationError
 from nbtools.execution.digest import Memo
-from nbtools.execution.events import Event, RunFinished, RunStarted, decode, encode
+from nbtools.execution.events import Event, RunDelivered, RunFinished, RunStarted, decode, encode
 from nbtools.pipeline.fingerprint import from_record, to_record
 from nbtools.pipeline.plan import Completion
 
 _SCHEMA_VERSION = 1
-_OF_RUNS = (RunStarted, RunFinished)
+_OF_RUNS = (RunStarted, RunFinished, RunDelivered)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS completion (
     id INTEGER PRIMARY KEY, stage TEXT NOT NULL, fingerprint TEXT NOT NULL,

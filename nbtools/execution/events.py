@@ -80,7 +80,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A plan begins to be carried out."""
+    """A plan begins to be carried out; ``tracked`` if MLflow is to know of it."""
 
     run: str
     at: float
@@ -90,6 +90,7 @@ class RunStarted:
     revision: Revision
     overrides: Mapping[str, Any] = field(default_factory=dict)
     jobs: int = 1
+    tracked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,17 @@ class StageStarted:
     inputs: tuple[Artifact, ...] = ()
     python: str = ""
     interpreter: str = ""
-    tracking_run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageTracked:
+    """MLflow has a run for an attempt at a stage; it may come later than the attempt's start, and than its end."""
+
+    run: str
+    at: float
+    stage: str
+    attempt: int
+    tracking_run: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +209,14 @@ class StageSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class RunDelivered:
+    """Everything that MLflow should know of the run has arrived there."""
+
+    run: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """The run ended; ``status`` is ``passed``, ``failed`` or ``cancelled``."""
 
@@ -210,6 +229,7 @@ class RunFinished:
 Event: TypeAlias = (
     RunStarted
     | StageStarted
+    | StageTracked
     | CellStarted
     | CellFinished
     | StageRetried
@@ -218,6 +238,7 @@ Event: TypeAlias = (
     | StageFailed
     | StageSkipped
     | RunFinished
+    | RunDelivered
 )
 
 _TYPES: dict[str, type] = {
@@ -225,6 +246,7 @@ _TYPES: dict[str, type] = {
     for kind in (
         RunStarted,
         StageStarted,
+        StageTracked,
         CellStarted,
         CellFinished,
         StageRetried,
@@ -233,6 +255,7 @@ _TYPES: dict[str, type] = {
         StageFailed,
         StageSkipped,
         RunFinished,
+        RunDelivered,
     )
 }
 _PARTS: dict[str, type] = {

@@ -72,7 +72,8 @@ def describe(found: dict[str, Any] | None) -> str:
     if not found:
         return "another run of this project"
     since = time.strftime("%H:%M", time.localtime(found.get("since", 0)))
-    return f"run {found.get('run', '?')} (process {found.get('pid', '?')}, since {since})"
+    who = f"run {found['run']}" if "run" in found else found.get("command", "?")
+    return f"{who} (process {found.get('pid', '?')}, since {since})"
 
 
 def _try(handle: int, *, shared: bool = False) -> bool:

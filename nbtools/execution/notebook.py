@@ -51,6 +51,8 @@ class Job:
         Budget in seconds; None means no limit.
     fork
         Returns a forked kernel, or raises ``Cold``; None where only an ordinary kernel will do.
+    late
+        Returns variables of the environment that a forked kernel asks for when it needs them.
     """
 
     text: str
@@ -67,6 +69,7 @@ class Job:
     masking: Masking
     timeout_s: float | None = None
     fork: Callable[[], Any] | None = None
+    late: Callable[[], Mapping[str, str]] = dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ def execute(
             cancelled=cancelled,
             log=log,
             fork=job.fork,
+            late=job.late,
             on_kernel=on_kernel,
             on_cell=on_cell,
         )

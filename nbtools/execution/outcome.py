@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from nbtools.execution.cancellation import Cancellation
@@ -22,13 +23,16 @@ class Tracking:
 
     Parameters
     ----------
-    environment
-        Of a stage (key, attempt): variables that put its kernel inside its own MLflow run.
+    begin
+        Begins the MLflow run of a stage (key, attempt); the variables that put a kernel inside it follow.
+    address
+        Variables that name the store; known at once.
     metrics
         What a stage's notebook logged; None if that cannot be found out.
     """
 
-    environment: Callable[[str, int], Mapping[str, str]] = lambda _stage, _attempt: {}
+    begin: Callable[[str, int], Future[dict[str, str]]]
+    address: Callable[[], Mapping[str, str]] = dict
     metrics: Callable[[str], Mapping[str, float] | None] = lambda _stage: {}
 
 

@@ -57,6 +57,8 @@ class Options:
         Whether nothing new starts after a failure.
     forced
         Variants that run even if they are up to date.
+    tracked
+        Whether MLflow is to know of the run.
     capacity
         What running stages may take together of what their ``resources`` say; zero is not counted.
     """
@@ -65,6 +67,7 @@ class Options:
     fail_fast: bool = False
     forced: Collection[str] = ()
     targets: Sequence[str] = ()
+    tracked: bool = False
     capacity: Resources = field(default_factory=Resources)
 
 
@@ -192,6 +195,7 @@ class Run:
             revision=self.around.revision,
             overrides=overrides,
             jobs=self.options.jobs,
+            tracked=self.options.tracked,
         )
 
     def _status(self) -> str:

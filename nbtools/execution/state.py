@@ -16,6 +16,7 @@ from nbtools.execution.events import (
     Event,
     Failure,
     Revision,
+    RunDelivered,
     RunFinished,
     RunStarted,
     StageFailed,
@@ -24,6 +25,7 @@ from nbtools.execution.events import (
     StageReused,
     StageSkipped,
     StageStarted,
+    StageTracked,
 )
 
 
@@ -82,6 +84,8 @@ class RunState:
             return _started(event)
         if isinstance(event, RunFinished):
             return replace(self, status=event.status, finished_at=event.at, duration_s=event.duration_s)
+        if isinstance(event, RunDelivered):
+            return self
         before = self.stages.get(event.stage, StageState(event.stage))
         return replace(self, stages={**self.stages, event.stage: _stage_after(before, event)})
 
@@ -117,7 +121,7 @@ def _started(event: RunStarted) -> RunState:
     )
 
 
-def _stage_after(stage: StageState, event: Event) -> StageState:  # noqa: PLR0911 - one for each event
+def _stage_after(stage: StageState, event: Event) -> StageState:  # noqa: C901, PLR0911, PLR0912 - a table of events
     match event:
         case StageStarted():
             return replace(
@@ -132,7 +136,10 @@ def _stage_after(stage: StageState, event: Event) -> StageState:  # noqa: PLR091
                 inputs=event.inputs,
                 fingerprint=event.fingerprint,
                 interpreter=event.interpreter,
-                tracking_run=event.tracking_run,
+            )
+        case StageTracked():
+            return (
+                replace(stage, tracking_run=event.tracking_run) if event.attempt >= stage.attempt else stage
             )
         case CellStarted():
             return replace(stage, cell=event.cell)
@@ -163,7 +170,7 @@ def _stage_after(stage: StageState, event: Event) -> StageState:  # noqa: PLR091
             return replace(stage, status="failed", duration_s=event.duration_s, failure=event.failure)
         case StageSkipped():
             return replace(stage, status="skipped", reason=event.because)
-        case RunStarted() | RunFinished():
+        case RunStarted() | RunFinished() | RunDelivered():
             return stage
         case _:
             assert_never(event)

@@ -215,6 +215,13 @@ class Workspace:
             dotted, self.interpreter(stage).packages, shadows([Path(item) for item in others])
         )
 
+    def mentions_mlflow(self, stage: Stage) -> bool:
+        """Tell whether the stage's notebook, or a project module that it imports, names MLflow or nbtools."""
+        facts = self.notebooks[stage.key]
+        _, foreign = self._modules.closure(facts.imports, self.import_folders(stage))
+        text = self.notebook_text(stage.notebook).lower()
+        return bool(foreign & {"mlflow", "nbtools"}) or "mlflow" in text
+
     def import_folders(self, stage: Stage) -> tuple[str, ...]:
         """Return where the stage's notebook finds the project's modules: first match wins."""
         cwd = stage.cwd or "."

@@ -72,6 +72,7 @@ class _Builder:
             params=self.params(("params",), self.document.params),
             tracking=Tracking(self.document.tracking.uri, self.document.tracking.experiment),
             places=self.places,
+            warm_kernels=self.document.kernels.warm,
         )
         stages = list(spec.stages())
         self.check_writers(stages, datasets)

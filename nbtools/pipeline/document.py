@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from pydantic.json_schema import WithJsonSchema
 
 from nbtools.pipeline.values import seconds, size_bytes
@@ -167,6 +167,14 @@ class TrackingEntry(_Strict):
     experiment: StrictStr = Field("", description="Name of the experiment; default: the project's name.")
 
 
+class KernelsEntry(_Strict):
+    """How kernels are started."""
+
+    warm: StrictBool = Field(
+        True, description="Fork each from a process that has imported what notebooks need; Linux only."
+    )
+
+
 DatasetField = Annotated[
     DatasetEntry,
     BeforeValidator(_as_dataset),
@@ -183,6 +191,7 @@ class Document(_Strict):
     params: Params = Field(default_factory=dict, description="Params of every stage that declares them.")
     data: dict[StrictStr, DatasetField] = Field(default_factory=dict, description="Datasets by name.")
     defaults: DefaultsEntry = Field(default_factory=DefaultsEntry, description="Defaults of all stages.")
+    kernels: KernelsEntry = Field(default_factory=KernelsEntry, description="How kernels are started.")
     tracking: TrackingField = Field(default_factory=TrackingEntry, description="Where MLflow keeps the runs.")
 
 

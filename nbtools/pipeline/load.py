@@ -14,6 +14,7 @@ from nbtools.pipeline.document import (
     DatasetEntry,
     DefaultsEntry,
     Document,
+    KernelsEntry,
     PipelineEntry,
     ResourcesEntry,
     StageEntry,
@@ -189,6 +190,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
+_SECTIONS = {"defaults": DefaultsEntry, "kernels": KernelsEntry, "tracking": TrackingEntry}
+
+
 def _valid_keys(path: DocumentPath) -> list[str]:
     model: Any = Document
     if (path[:2] == ("defaults", "resources") and len(path) > 2) or (
@@ -197,8 +201,8 @@ def _valid_keys(path: DocumentPath) -> list[str]:
         model = ResourcesEntry
     elif path[0] == "data":
         model = DatasetEntry
-    elif path[0] in ("defaults", "tracking") and len(path) > 1:
-        model = DefaultsEntry if path[0] == "defaults" else TrackingEntry
+    elif path[0] in _SECTIONS and len(path) > 1:
+        model = _SECTIONS[str(path[0])]
     elif path[0] == "pipelines" and len(path) > 1:
         model = StageEntry if len(path) > 3 else PipelineEntry
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -172,6 +172,7 @@ class Spec:
     datasets: Mapping[str, Dataset]
     params: Mapping[str, ParamValue | Secret] = field(default_factory=dict)
     tracking: Tracking = field(default_factory=Tracking)
+    warm_kernels: bool = True
     places: Mapping[str, Location] = field(default_factory=dict)
 
     def stages(self) -> Iterator[Stage]:

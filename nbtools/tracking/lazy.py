@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
-from nbtools.execution.events import Event, RunStarted
+from nbtools.execution.events import Event, RunDelivered, RunStarted
 from nbtools.execution.outcome import Tracking
 from nbtools.tracking.address import StoreAddress, sqlite_address
 from nbtools.tracking.template import ensure_store
@@ -21,15 +23,17 @@ def untracked(folder: Path) -> Tracking:
     database = folder / "mlflow.db"
     experiments: dict[str, str] = {}
 
-    def environment(stage: str, attempt: int) -> dict[str, str]:
+    def address() -> dict[str, str]:
+        return {"MLFLOW_TRACKING_URI": sqlite_address(database).uri}
+
+    def begin(stage: str, attempt: int) -> Future[dict[str, str]]:
         ensure_store(database, lambda _: None)
         experiments[stage] = f"{stage} {attempt}"
-        return {
-            "MLFLOW_TRACKING_URI": sqlite_address(database).uri,
-            "MLFLOW_EXPERIMENT_NAME": experiments[stage],
-        }
+        begun: Future[dict[str, str]] = Future()
+        begun.set_result({**address(), "MLFLOW_EXPERIMENT_NAME": experiments[stage]})
+        return begun
 
-    return Tracking(environment, lambda stage: _latest_metrics(database, experiments[stage]))
+    return Tracking(begin, address, lambda stage: _latest_metrics(database, experiments[stage]))
 
 
 def _latest_metrics(database: Path, experiment: str) -> dict[str, float]:
@@ -46,10 +50,17 @@ def _latest_metrics(database: Path, experiment: str) -> dict[str, float]:
 class LazyTracker:
     """Starts MLflow's side of a run when the first notebook needs it, and not at all if none does."""
 
-    def __init__(self, address: StoreAddress, root: Path, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        address: StoreAddress,
+        root: Path,
+        note: Callable[[str], None],
+        journal: Callable[[Event], None],
+    ) -> None:
         self._address = address
         self._root = root
         self._note = note
+        self._journal = journal
         self._tracker: MlflowTracker | None = None
         self._begun: RunStarted | None = None
         self._starting = threading.Lock()  # several stages may be the first
@@ -57,7 +68,8 @@ class LazyTracker:
     def tracking(self) -> Tracking:
         """Return what execution asks."""
         return Tracking(
-            environment=lambda stage, attempt: self._started().environment(stage, attempt),
+            begin=lambda stage, attempt: self._started().begin(stage, attempt),
+            address=lambda: self._started().address(),
             metrics=lambda stage: self._started().metrics(stage),
         )
 
@@ -72,9 +84,15 @@ class LazyTracker:
 
     def close(self) -> None:
         """Wait until everything is delivered, and tell what could not be."""
-        if self._tracker is not None:
-            for warning in self._tracker.close():
-                self._note(warning)
+        if self._tracker is None or self._begun is None:
+            return
+        warnings = self._tracker.close()
+        for warning in warnings:
+            self._note(warning)
+        if warnings:
+            self._note("tracking: nothing is lost; nbtools sync delivers it")
+        else:
+            self._journal(RunDelivered(self._begun.run, time.time()))
 
     def _started(self) -> MlflowTracker:
         with self._starting:

@@ -30,13 +30,13 @@ _LINKS = frozenset({"href", "xlink:href"})
 _WITH_CONTENT = re.compile(r"<(script|style|iframe|object|template)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 
 
-def attach_notebook(uri: str, run_id: str, path: str) -> None:
+def attach_notebook(uri: str, attempt: str, path: str) -> None:
     """Log the notebook at ``path``, and how it looks."""
-    attach_file(uri, run_id, path, _FOLDER)
+    attach_file(uri, attempt, path, _FOLDER)
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / f"{Path(path).stem}.html"
         page.write_text(render(Path(path)), encoding="utf-8")
-        attach_file(uri, run_id, str(page), _FOLDER)
+        attach_file(uri, attempt, str(page), _FOLDER)
 
 
 def render(path: Path) -> str:

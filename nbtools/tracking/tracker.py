@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nbtools.errors import OperationError
+from nbtools.execution import slow_extras
 from nbtools.execution.child_process import end_with, without_main
 from nbtools.execution.events import (
     Artifact,
@@ -43,6 +44,9 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_PARENT = ""
+#: Notebooks come first; what is not delivered meanwhile is delivered at the end.
+_NICENESS = 10
 _STATUS = {"passed": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
@@ -57,6 +61,8 @@ class MlflowTracker:
         The project's folder, which paths in events are relative to.
     note
         Told, in words, of what takes long.
+    resuming
+        Whether MLflow may know of the run already: what it has is completed, not made again.
 
     Raises
     ------
@@ -64,7 +70,10 @@ class MlflowTracker:
         If an SQLite store cannot be made.
     """
 
-    def __init__(self, address: StoreAddress, root: Path, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, address: StoreAddress, root: Path, note: Callable[[str], None], *, resuming: bool = False
+    ) -> None:
+        self._resuming = resuming
         self._address = address
         self._root = root
         if address.database is not None:
@@ -76,8 +85,8 @@ class MlflowTracker:
             initargs=(os.getpid(), _QUIET),
         )
         self._pending: list[tuple[str, Future[Any]]] = []
-        self._begun: Future[tuple[str, str]] | None = None
-        self._runs: dict[str, str] = {}
+        self._parent: Future[Any] | None = None
+        self._attempts: dict[str, str] = {}
         self._params: dict[str, Mapping[str, Any]] = {}
         self._summary: dict[str, dict[str, str]] = {}
         self._tags: dict[str, str] = {}
@@ -86,40 +95,46 @@ class MlflowTracker:
 
     # What execution asks
 
-    def environment(self, stage: str, attempt: int) -> dict[str, str]:
-        """Start a stage's nested run and return what puts a kernel inside it.
+    def begin(self, stage: str, attempt: int, at: float | None = None) -> Future[dict[str, str]]:
+        """Start a stage's nested run, in the background; what puts a kernel inside it is there once it has begun.
 
-        Raises
-        ------
-        OperationError
-            If the store cannot be reached.
+        The result raises an OperationError if the store cannot be reached.
         """
-        experiment_id, parent = self._parent()
         tags = {
             **self._tags,
-            "mlflow.parentRunId": parent,
             "mlflow.source.type": "NOTEBOOK",
             "nbtools.stage": stage,
             "nbtools.attempt": str(attempt),
         }
         name = stage.split(".", 1)[1] if "." in stage else stage
-        try:
-            run_id = self._do("begin_stage", experiment_id, name, tags, time.time()).result()
-        except Exception as error:
-            raise self._unreachable(error) from error
-        self._runs[stage] = run_id
-        return {
-            **{name: value for name, value in _QUIET.items() if name not in os.environ},
-            "MLFLOW_TRACKING_URI": self._address.uri,
-            "MLFLOW_EXPERIMENT_ID": experiment_id,
-            "MLFLOW_RUN_ID": run_id,
-            "MLFLOW_RUN_CONTEXT": json.dumps({"mlflow.parentRunId": run_id, "nbtools.stage": stage}),
-        }
+        self._attempts[stage] = key = f"{stage} {attempt}"
+        begun = self._do("begin_stage", key, name, tags, at or time.time(), self._resuming)
+        environment: Future[dict[str, str]] = Future()
+
+        def hand_on(done: Future[Any]) -> None:
+            if error := self._parent_error() or done.exception():
+                environment.set_exception(self._unreachable(error))
+            else:
+                experiment_id, run_id = done.result()
+                own = {"mlflow.parentRunId": run_id, "nbtools.stage": stage}
+                ids = {"MLFLOW_EXPERIMENT_ID": experiment_id, "MLFLOW_RUN_ID": run_id}
+                environment.set_result({**self.address(), **ids, "MLFLOW_RUN_CONTEXT": json.dumps(own)})
+
+        begun.add_done_callback(hand_on)
+        return environment
+
+    def _parent_error(self) -> BaseException | None:
+        return self._parent.exception() if self._parent is not None else None
+
+    def address(self) -> dict[str, str]:
+        """Return what a kernel needs to know of the store, whatever run it is in."""
+        quiet = {name: value for name, value in _QUIET.items() if name not in os.environ}
+        return {**quiet, "MLFLOW_TRACKING_URI": self._address.uri}
 
     def metrics(self, stage: str) -> dict[str, float] | None:
         """Return what the stage's notebook logged; None if the store does not answer."""
         try:
-            found: dict[str, float] = self._do("metrics", self._runs[stage]).result()
+            found: dict[str, float] = self._do("metrics", self._attempts[stage]).result()
         except Exception as error:  # noqa: BLE001 - the result of hours of work must not be lost for its metrics
             self._pending.append((f"metrics of {stage}", _failed(error)))
             return None
@@ -163,6 +178,8 @@ class MlflowTracker:
         for what, future in self._pending:
             try:
                 future.result(timeout=max(0.0, deadline - time.monotonic()))
+            except LookupError as error:  # what a run that could not be begun would have held
+                lost.setdefault(next(iter(lost), _said(error)), []).append(what)
             except TimeoutError:
                 lost.setdefault("it takes too long to answer", []).append(what)
             except Exception as error:  # noqa: BLE001 - whatever MLflow, its database or its server raises
@@ -201,13 +218,15 @@ class MlflowTracker:
         }
         name = f"{targets} {event.run.rpartition('-')[2]}"[:250]
         address = self._address
-        self._begun = self._do("begin", address.experiment, address.artifacts, name, tags, event.at)
+        where = address.experiment, address.artifacts
+        self._parent = self._do("begin", *where, name, tags, event.at, self._resuming)
+        self._keep("the run", self._parent)
         if event.overrides:
-            self._later("params", lambda: self._do("log_params", self._parent()[1], dict(event.overrides)))
+            self._keep("params", self._do("log_params", _PARENT, dict(event.overrides)))
 
     def _stage_started(self, event: StageStarted) -> None:
-        run_id = self._runs.get(event.stage)
-        if run_id is None:
+        attempt = self._attempts.get(event.stage)
+        if attempt is None:
             return
         tags = {
             "nbtools.fingerprint": event.fingerprint,
@@ -221,46 +240,31 @@ class MlflowTracker:
         inputs = [asdict(item) for item in _distinct(event.inputs)]
         # The params themselves follow when the stage has ended: MLflow lets nobody write one twice, and a
         # notebook that logs a param of its own must not fail because we were first.
-        self._params[run_id] = dict(event.params)
-        self._keep(f"the start of {event.stage}", self._do("describe", run_id, tags, inputs))
+        self._params[attempt] = dict(event.params)
+        self._keep(f"the start of {event.stage}", self._do("describe", attempt, tags, inputs))
 
     def _end_stage(self, stage: str, status: str, tags: Mapping[str, str], notebook: str, at: float) -> None:
-        run_id = self._runs.get(stage)
-        if run_id is None:
+        attempt = self._attempts.get(stage)
+        if attempt is None:
             return
-        if params := self._params.pop(run_id, None):
-            self._keep(f"params of {stage}", self._do("log_params", run_id, params))
-        self._keep(f"the end of {stage}", self._do("finish", run_id, status, dict(tags), at))
+        if params := self._params.pop(attempt, None):
+            self._keep(f"params of {stage}", self._do("log_params", attempt, params))
+        self._keep(f"the end of {stage}", self._do("finish", attempt, status, dict(tags), at))
         if notebook:
-            future = self._do("attach_notebook", run_id, str(self._root / notebook), module="notebook_html")
+            future = self._do("attach_notebook", attempt, str(self._root / notebook), module="notebook_html")
             self._keep(f"the notebook of {stage}", future)
 
     def _run_finished(self, event: RunFinished) -> None:
-        self._later("the plan", self._finish_parent, event)
-
-    def _finish_parent(self, event: RunFinished) -> Future[Any]:
-        parent = self._parent()[1]
         summary = {"run": event.run, "status": event.status, "stages": dict(self._summary)}
-        self._keep("the plan", self._do("attach", parent, "plan.json", summary))
+        self._keep("the plan", self._do("attach_plan", summary, dict(self._attempts)))
         tags = {"nbtools.duration_s": f"{event.duration_s:.3f}"}
-        return self._do("finish", parent, _STATUS[event.status], tags, event.at)
+        self._keep("the end of the run", self._do("finish", _PARENT, _STATUS[event.status], tags, event.at))
 
     def _summarise(self, stage: str, outcome: str, fingerprint: str = "") -> None:
-        known = {
-            "outcome": outcome,
-            "fingerprint": fingerprint,
-            "tracking_run": self._runs.get(stage, ""),
-        }
+        known = {"outcome": outcome, "fingerprint": fingerprint}
         self._summary[stage] = {name: value for name, value in known.items() if value}
 
     # Delivery
-
-    def _parent(self) -> tuple[str, str]:
-        assert self._begun is not None
-        try:
-            return self._begun.result()
-        except Exception as error:
-            raise self._unreachable(error) from error
 
     def _do(self, verb: str, *arguments: Any, module: str = "worker") -> Future[Any]:
         try:
@@ -268,24 +272,10 @@ class MlflowTracker:
         except RuntimeError as error:  # the process died: all that follows is lost, and `close` says so
             return _failed(error)
 
-    def _later(self, what: str, begin: Callable[..., Future[Any]], *arguments: Any) -> None:
-        """Deliver what needs the parent run, without waiting for it here."""
-        assert self._begun is not None
-        done: Future[Any] = Future()
-
-        def go(_: Future[Any]) -> None:
-            try:
-                begin(*arguments).add_done_callback(lambda future: _hand_on(future, done))
-            except Exception as error:  # noqa: BLE001 - the parent run could not be made; said once, at the end
-                done.set_exception(error)
-
-        self._keep(what, done)
-        self._begun.add_done_callback(go)
-
     def _keep(self, what: str, future: Future[Any]) -> None:
         self._pending.append((what, future))
 
-    def _unreachable(self, error: Exception) -> OperationError:
+    def _unreachable(self, error: BaseException) -> OperationError:
         fix = "start the server, correct the address, or run with --no-tracking"
         if "out-of-date database schema" in str(error):
             fix = f"mlflow db upgrade {self._address.shown}"
@@ -307,6 +297,8 @@ def _prepare(parent: int, environment: Mapping[str, str]) -> None:
     atexit.register(os._exit, 0)
 
     end_with(parent)
+    slow_extras.leave_out()
+    os.nice(_NICENESS)
     importlib.import_module("nbtools.tracking.worker")
 
 
@@ -325,13 +317,6 @@ def _digests(kind: str, artifacts: tuple[Artifact, ...]) -> dict[str, str]:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(dict.fromkeys(names[:3]))
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more records"
-
-
-def _hand_on(source: Future[Any], target: Future[Any]) -> None:
-    if error := source.exception():
-        target.set_exception(error)
-    else:
-        target.set_result(source.result())
 
 
 def _failed(error: Exception) -> Future[Any]:

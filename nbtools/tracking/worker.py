@@ -23,39 +23,74 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 warnings.simplefilter("ignore")
 
 _clients: dict[str, MlflowClient] = {}
+#: MLflow's ids of what was begun: experiment and run, by attempt ("train.fit 1"); the parent run's is empty.
+_begun: dict[str, tuple[str, str]] = {}
+_PARENT = ""
 
 
 def begin(
-    uri: str, experiment: str, artifacts: str, name: str, tags: Mapping[str, str], at: float
+    uri: str,
+    experiment: str,
+    artifacts: str,
+    name: str,
+    tags: Mapping[str, str],
+    at: float,
+    resuming: bool,
+) -> None:
+    """Start the parent run, or find it if MLflow may have it already."""
+    _begun.clear()
+    experiment_id = _experiment(_client(uri), experiment, artifacts)
+    known = (
+        {"nbtools.run": tags["nbtools.run"], "nbtools.targets": tags["nbtools.targets"]} if resuming else {}
+    )
+    _begun[_PARENT] = experiment_id, _run(uri, experiment_id, name, tags, at, known)
+
+
+def begin_stage(
+    uri: str, attempt: str, name: str, tags: Mapping[str, str], at: float, resuming: bool
 ) -> tuple[str, str]:
-    """Start the parent run and return the ids of its experiment and of itself."""
+    """Start a nested run, or find it, and return the ids of its experiment and of itself."""
+    experiment_id, parent = _ids(_PARENT)
+    nested = {**tags, "mlflow.parentRunId": parent}
+    names = ("nbtools.run", "nbtools.stage", "nbtools.attempt")
+    known = {name: tags[name] for name in names} if resuming else {}
+    _begun[attempt] = experiment_id, _run(uri, experiment_id, name, nested, at, known)
+    return _begun[attempt]
+
+
+def _run(
+    uri: str, experiment_id: str, name: str, tags: Mapping[str, str], at: float, known: Mapping[str, str]
+) -> str:
+    """Return the id of the run that has the tags ``known``, or of a new one."""
     client = _client(uri)
-    experiment_id = _experiment(client, experiment, artifacts)
-    run = client.create_run(experiment_id, int(at * 1000), _short(tags), name)
-    return experiment_id, run.info.run_id
+    if known:
+        clauses = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in known.items())
+        if found := client.search_runs([experiment_id], clauses, max_results=1):
+            return str(found[0].info.run_id)
+    return str(client.create_run(experiment_id, int(at * 1000), _short(tags), name).info.run_id)
 
 
-def begin_stage(uri: str, experiment_id: str, name: str, tags: Mapping[str, str], at: float) -> str:
-    """Start a nested run and return its id."""
-    run = _client(uri).create_run(experiment_id, int(at * 1000), _short(tags), name)
-    return str(run.info.run_id)
+def _ids(attempt: str) -> tuple[str, str]:
+    if attempt not in _begun:
+        raise LookupError("the run could not be begun there")  # why was said then
+    return _begun[attempt]
 
 
 def ready(_uri: str) -> None:
     """Do nothing: whoever asks starts the process."""
 
 
-def describe(uri: str, run_id: str, tags: Mapping[str, str], inputs: Sequence[Mapping[str, Any]]) -> None:
+def describe(uri: str, attempt: str, tags: Mapping[str, str], inputs: Sequence[Mapping[str, Any]]) -> None:
     """Log tags and input datasets of a run."""
-    client = _client(uri)
+    client, run_id = _client(uri), _ids(attempt)[1]
     _tag(client, run_id, tags)
     if inputs:
         client.log_inputs(run_id, [_dataset(item, "input") for item in inputs])
 
 
-def log_params(uri: str, run_id: str, params: Mapping[str, Any]) -> None:
+def log_params(uri: str, attempt: str, params: Mapping[str, Any]) -> None:
     """Log params; where the notebook logged another value, that one stays and ours becomes a tag."""
-    client = _client(uri)
+    client, run_id = _client(uri), _ids(attempt)[1]
     logged = client.get_run(run_id).data.params
     texts = {name: _text(value) for name, value in params.items()}
     entries = [Param(name, _cut(text, _LONGEST_PARAM)) for name, text in texts.items() if name not in logged]
@@ -69,28 +104,35 @@ def log_params(uri: str, run_id: str, params: Mapping[str, Any]) -> None:
     _tag(client, run_id, {f"nbtools.param.{name}": text for name, text in others.items()})
 
 
-def finish(uri: str, run_id: str, status: str, tags: Mapping[str, str], at: float) -> None:
+def finish(uri: str, attempt: str, status: str, tags: Mapping[str, str], at: float) -> None:
     """End a run: tags, status and end time."""
-    client = _client(uri)
+    client, run_id = _client(uri), _ids(attempt)[1]
     try:
         _tag(client, run_id, tags)
     finally:
         client.set_terminated(run_id, status, int(at * 1000))
 
 
-def attach_file(uri: str, run_id: str, path: str, folder: str) -> None:
+def attach_file(uri: str, attempt: str, path: str, folder: str) -> None:
     """Log a file of this machine as an artifact under ``folder``."""
-    _client(uri).log_artifact(run_id, path, folder)
+    _client(uri).log_artifact(_ids(attempt)[1], path, folder)
 
 
-def attach(uri: str, run_id: str, name: str, content: Any) -> None:
-    """Log JSON-ready values as a file of the run."""
-    _client(uri).log_dict(run_id, content, name)
+def attach_plan(uri: str, summary: Mapping[str, Any], attempts: Mapping[str, str]) -> None:
+    """Log what became of each stage as a file of the parent run; ``attempts`` are the stages' last ones."""
+    stages = {
+        stage: {
+            **outcome,
+            **({"tracking_run": _begun[attempts[stage]][1]} if attempts.get(stage) in _begun else {}),
+        }
+        for stage, outcome in summary["stages"].items()
+    }
+    _client(uri).log_dict(_ids(_PARENT)[1], {**summary, "stages": stages}, "plan.json")
 
 
-def metrics(uri: str, run_id: str) -> dict[str, float]:
+def metrics(uri: str, attempt: str) -> dict[str, float]:
     """Return the latest value of each metric of a run."""
-    return dict(_client(uri).get_run(run_id).data.metrics)
+    return dict(_client(uri).get_run(_ids(attempt)[1]).data.metrics)
 
 
 def _client(uri: str) -> MlflowClient:

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from nbtools.execution.kernels.session import Session
+from nbtools.execution.kernels.warm.nursery import ForkJob, Nursery
 from tests.projects import environment, notebook
 
 #: papermill asks for the language, too.
@@ -141,8 +145,37 @@ def outputs(document: Any) -> list[list[dict[str, Any]]]:
     return found
 
 
+def by_stream(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return outputs with each stream's text joined where the stream begins."""
+    found: dict[object, dict[str, Any]] = {}
+    for number, item in enumerate(items):
+        key = item["name"] if item["output_type"] == "stream" else number
+        known = found.setdefault(key, {**item, "text": []} if isinstance(key, str) else item)
+        if isinstance(key, str):
+            known["text"] = known["text"] + list(item["text"])
+    return list(found.values())
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    nursery.prepare(sys.executable, ["pandas", "ipywidgets"], {**os.environ})
+    yield nursery
+    nursery.close()
+
+
+def forked(nursery: Nursery, folder: Path) -> Session:
+    """Return a session on a kernel that is forked."""
+    job = ForkJob(("pandas", "ipywidgets"), {**os.environ}, str(folder), ())
+    return Session(fork=lambda: nursery.fork(sys.executable, job))
+
+
+@pytest.mark.parametrize("kernel", ["ordinary", "forked"])
 @pytest.mark.parametrize("name", SAME)
-def test_outputs_are_the_same_as_with_papermills_own_engine(tmp_path: Path, name: str) -> None:
+def test_outputs_are_the_same_as_with_papermills_own_engine(
+    tmp_path: Path, nursery: Nursery, name: str, kernel: str
+) -> None:
+    more = {"session": forked(nursery, tmp_path)} if kernel == "forked" else {}
     tags = {0: ["raises-exception"]} if name == "errors" else {}
     source = write(tmp_path / "in.ipynb", *SAME[name], tags=tags, params=None)
     documents: dict[str, Any] = {}
@@ -150,15 +183,61 @@ def test_outputs_are_the_same_as_with_papermills_own_engine(tmp_path: Path, name
         target = tmp_path / f"{engine}.ipynb"
         # papermill goes on after a cell that may raise, and complains at the end.
         with pytest.raises(PapermillExecutionError) if name == "errors" else nullcontext():
-            papermill.execute_notebook(str(source), str(target), engine_name=engine, progress_bar=False)
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                engine_name=engine,
+                progress_bar=False,
+                **(more if engine == "nbtools" else {}),
+            )
         documents[engine] = json.loads(target.read_text())
-    assert outputs(documents["nbtools"]) == outputs(documents["nbclient"])
+    shown = {engine: outputs(document) for engine, document in documents.items()}
+    if kernel == "forked":
+        # An ordinary kernel sends stdout and stderr each in its own time; here they keep their order.
+        shown = {engine: [by_stream(cell) for cell in cells] for engine, cells in shown.items()}
+    assert shown["nbtools"] == shown["nbclient"]
     assert any(outputs(documents["nbtools"]))
     assert [cell.get("execution_count") for cell in documents["nbtools"]["cells"]] == [
         cell.get("execution_count") for cell in documents["nbclient"]["cells"]
     ]
     sources = ["".join(cell["source"]) for cell in documents["nbtools"]["cells"]]
     assert [source for source in sources if "papermill-error-cell" not in source] == SAME[name]
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "message"),
+    [
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "kernel died", "SIGKILL"),
+        ("import ctypes\nctypes.string_at(0)", "kernel died", "SIGSEGV"),
+        ("import os\nos._exit(3)", "kernel died", "exit code 3"),
+        ("import sys\nsys.exit(0)", "exit", "SystemExit: 0"),
+        ("quit()", "exit", "ended the kernel"),
+        ("import time\ntime.sleep(60)", "timeout", "longer than its 1 s"),
+        ("1 / 0", "error", "ZeroDivisionError: division by zero"),
+        ("input()", "error", "StdinNotImplementedError"),
+        ("import getpass\ngetpass.getpass()", "error", "StdinNotImplementedError"),
+        ("def broken(:", "error", "SyntaxError"),
+        ("await __import__('asyncio').sleep(60)", "timeout", "longer than its 1 s"),
+    ],
+)
+def test_forked_kernel_is_judged_by_what_was_seen(
+    tmp_path: Path, nursery: Nursery, cell: str, kind: str, message: str
+) -> None:
+    source = write(tmp_path / "in.ipynb", "x = 1", cell, "print('never')", params=None)
+    session = forked(nursery, tmp_path)
+    if kind == "timeout":
+        session.timeout_s, session.deadline = 1, time.monotonic() + 1
+    with suppress(PapermillExecutionError):  # papermill's own verdict; this is about ours
+        papermill.execute_notebook(
+            str(source),
+            str(tmp_path / "out.ipynb"),
+            engine_name="nbtools",
+            progress_bar=False,
+            session=session,
+        )
+    assert (session.verdict.kind, session.verdict.cell, session.verdict.complete) == (kind, 2, False)
+    assert message in session.verdict.message
+    assert records(tmp_path / "out.ipynb") == [("completed", False), ("failed", True), ("pending", None)]
 
 
 def test_error_is_raised_as_papermill_raises_it(tmp_path: Path) -> None:

@@ -142,12 +142,12 @@ def test_nothing_is_tracked_when_nothing_runs(project: SmallProject, runs: dict[
     assert len(client.search_runs([runs["fit"].info.experiment_id])) == len(runs)
 
 
-def test_unreachable_server_fails_the_stage_with_what_to_do(
+def test_unreachable_server_fails_a_stage_that_uses_mlflow_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = SmallProject(tmp_path)
     project.spec("pipelines: {p: {stages: {s: {notebook: n.ipynb}}}}")
-    project.notebook("n.ipynb", "1", params=None)
+    project.notebook("n.ipynb", "import mlflow", params=None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:9")
     outcome = project.run(track=True)
     failure = outcome.stages["p.s"].failure

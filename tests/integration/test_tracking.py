@@ -144,7 +144,7 @@ def carry_out(tracker: MlflowTracker) -> None:
 
 
 def test_death_of_the_tracking_process_is_one_warning_and_no_error(tracker: MlflowTracker) -> None:
-    tracker.environment("p.s", 1)
+    tracker.begin("p.s", 1).result()
     (process,) = multiprocessing.active_children()
     process.kill()
     process.join()
@@ -156,7 +156,7 @@ def test_death_of_the_tracking_process_is_one_warning_and_no_error(tracker: Mlfl
 
 
 def test_missing_notebook_is_a_warning_and_the_rest_is_kept(tracker: MlflowTracker, tmp_path: Path) -> None:
-    tracker.environment("p.s", 1)
+    tracker.begin("p.s", 1).result()
     tracker(StageFinished("r-1", time.time(), "p.s", "f", 1.0, executed="gone.ipynb"))
     tracker(RunFinished("r-1", time.time(), "passed", 1.0))
     (warning,) = tracker.close()
@@ -168,7 +168,7 @@ def test_settings_of_the_users_own_are_not_overridden_in_kernels(
     tracker: MlflowTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
-    environment = tracker.environment("p.s", 1)
+    environment = tracker.begin("p.s", 1).result()
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in environment
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert tracker.close() == ()
@@ -185,7 +185,7 @@ def test_store_of_an_older_mlflow_is_an_error_with_the_command_that_upgrades_it(
     tracker = MlflowTracker(address, tmp_path, lambda _: None)
     tracker(RunStarted("r-1", time.time(), "small", (), (), Revision()))
     with pytest.raises(OperationError) as caught:
-        tracker.environment("p.s", 1)
+        tracker.begin("p.s", 1).result()
     assert f"mlflow db upgrade {address.uri}" in str(caught.value)
     tracker.close()
 

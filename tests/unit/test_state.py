@@ -24,6 +24,7 @@ from nbtools.execution.events import (
     StageReused,
     StageSkipped,
     StageStarted,
+    StageTracked,
     decode,
     encode,
 )
@@ -48,7 +49,6 @@ STAGE = StageStarted(
     (MODEL,),
     "CPython 3.11",
     "/usr/bin/python3",
-    "m1",
 )
 
 
@@ -124,7 +124,11 @@ def test_a_started_stage_is_running_with_all_that_it_was_given() -> None:
         1,
     )
     assert (stage.params, stage.inputs, stage.fingerprint) == ({"seed": 1}, (MODEL,), "ff")
-    assert (stage.interpreter, stage.tracking_run) == ("/usr/bin/python3", "m1")
+    assert stage.interpreter == "/usr/bin/python3"
+    assert (stage.tracking_run, _stage(STAGE, StageTracked("r1", 3.0, "p.a", 1, "m1")).tracking_run) == (
+        "",
+        "m1",
+    )
     assert stage.reason == "1 cell changed"
 
 

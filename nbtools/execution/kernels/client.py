@@ -26,7 +26,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
     def __init__(self, progress: NotebookExecutionManager, session: Session, **kwargs: Any) -> None:
         super().__init__(progress, raise_on_iopub_timeout=False, **kwargs)
         self.session = session
-        self._streams: dict[int, BoundedText] = {}
+        self._streams: dict[int, tuple[Any, BoundedText]] = {}
         self._asked_to_exit = False
         self.kernel: RunningKernel | None = None
 
@@ -108,7 +108,8 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
         if last is None or last.output_type != "stream" or last.name != msg["content"]["name"]:
             last = nbformat.v4.new_output("stream", name=msg["content"]["name"], text="")
             outs.append(last)
-        self._streams.setdefault(id(last), BoundedText()).add(msg["content"]["text"])
+        # The output is kept with its text: an id means something only while what it belongs to lives.
+        self._streams.setdefault(id(last), (last, BoundedText()))[1].add(msg["content"]["text"])
         return None
 
     def process_message(self, *args: Any, **kwargs: Any) -> Any:
@@ -132,4 +133,4 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
     def _fill(self, cell: Any) -> None:
         for output in cell.get("outputs", ()):
             if output.output_type == "stream" and id(output) in self._streams:
-                output.text = self._streams[id(output)].text()
+                output.text = self._streams[id(output)][1].text()

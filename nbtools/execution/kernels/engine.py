@@ -16,10 +16,7 @@ import nbformat
 from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
 
 from nbtools.execution.files import write_atomically
-from nbtools.execution.kernels.managed import ManagedClient
 from nbtools.execution.kernels.session import Session
-from nbtools.execution.kernels.warm.client import ForkedClient
-from nbtools.execution.kernels.warm.nursery import Cold
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +116,11 @@ class NbtoolsEngine(Engine):  # type: ignore[misc]
         **_: Any,
     ) -> None:
         """Execute the cells of ``nb_man.nb``."""
+        # papermill loads this module while it is imported itself, and the clients need all of papermill.
+        from nbtools.execution.kernels.managed import ManagedClient
+        from nbtools.execution.kernels.warm.client import ForkedClient
+        from nbtools.execution.kernels.warm.nursery import Cold
+
         session = session or nb_man.session
         if execution_timeout and session.deadline is None:
             session.deadline = time.monotonic() + execution_timeout

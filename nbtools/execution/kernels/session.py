@@ -53,6 +53,8 @@ class Session:
         Set when nothing more should be run.
     fork
         Returns a forked kernel, or raises ``Cold``; None where only an ordinary kernel will do.
+    late
+        Returns variables of the environment that a forked kernel asks for when it needs them.
     on_kernel
         Called with a ``RunningKernel`` once there is one.
     on_cell
@@ -73,6 +75,7 @@ class Session:
     cancelled: Flag = field(default_factory=Flag)
     log: IO[bytes] | None = None
     fork: Callable[[], Any] | None = None
+    late: Callable[[], Mapping[str, str]] = dict
     on_kernel: Callable[[Any], None] = lambda _: None
     on_cell: Callable[[int, float | None], None] = lambda _index, _seconds: None
     verdict: Verdict = field(default_factory=Verdict)

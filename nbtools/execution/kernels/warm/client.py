@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import uuid
 from codecs import getincrementaldecoder
+from types import SimpleNamespace
 from typing import Any
 
+from jupyter_client.session import Session as JupyterSession
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from nbtools.execution.kernels.client import StageClient
@@ -26,6 +28,9 @@ class ForkedClient(StageClient):
         self.kernel: ForkedKernel = kernel
         self._decoders: dict[bytes, Any] = {}
         self._request = ""
+        # All that nbclient's widgets ask of a kernel's client.
+        channel = SimpleNamespace(send=self._send_to_widget)
+        self.kc = SimpleNamespace(session=JupyterSession(key=b""), shell_channel=channel)
 
     def run(self) -> None:
         """Run all cells and write the verdict.
@@ -55,10 +60,13 @@ class ForkedClient(StageClient):
             if frame is None:
                 continue
             kind, payload = frame
-            if kind == wire.MESSAGE:
-                message, _ = wire.unpacked_message(payload)
+            if kind != wire.MESSAGE:
+                said += payload
+                continue
+            message, _ = wire.unpacked_message(payload)
+            if message["msg_type"] == "ready":
                 return message["content"]["language_info"]
-            said += payload
+            self._answer()
         raise Cold(f"the fork ended before it was ready: {said.decode('utf-8', 'replace')[-500:]}")
 
     def execute_cell(self, cell: Any, cell_index: int, *_: Any, **__: Any) -> Any:
@@ -92,7 +100,9 @@ class ForkedClient(StageClient):
                     self._print(cell, index, kind, payload)
                     continue
                 message, buffers = wire.unpacked_message(payload)
-                if message["msg_type"] != "execute_reply":
+                if message["msg_type"] == "environment_request":
+                    self._answer()
+                elif message["msg_type"] != "execute_reply":
                     self.process_message({**message, "buffers": buffers}, cell, index)
                 elif message["parent_header"]["msg_id"] == self._request:
                     for kind, printed in self.kernel.printed():
@@ -104,9 +114,22 @@ class ForkedClient(StageClient):
             ) from error
         raise DeadKernelError("Kernel died")
 
+    def _send_to_widget(self, message: Any) -> None:
+        kind = message["header"]["msg_type"]
+        self.kernel.send({"do": "comm", "kind": kind, "content": message["content"]})
+
+    def _answer(self) -> None:
+        """Complete the kernel's environment: it has come to need the rest."""
+        self.kernel.send({"do": "environment", "variables": dict(self.session.late())})
+
     def _print(self, cell: Any, index: int, kind: bytes, payload: bytes) -> None:
         """Take in what was printed; a character may come in two parts."""
         if text := self._decoders[kind].decode(payload):
             content = {"name": _NAMES[kind], "text": text}
-            message = {"msg_type": "stream", "content": content, "parent_header": {"msg_id": self._request}}
+            message = {
+                "header": {"msg_type": "stream"},
+                "msg_type": "stream",
+                "content": content,
+                "parent_header": {"msg_id": self._request},
+            }
             self.output(cell.outputs, message, None, index)

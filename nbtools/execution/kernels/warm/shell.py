@@ -17,12 +17,13 @@ import sys
 import threading
 import types
 import uuid
+from collections import deque
 from typing import Any
 
 # What ipykernel's debugger needs takes long to import, talks to the terminal, and is of no use here.
 sys.modules["debugpy"] = None  # type: ignore[assignment]
 try:
-    pass
+    import ipykernel.debugger  # noqa: F401 - before ipkernel imports it
 finally:
     del sys.modules["debugpy"]
 
@@ -46,8 +47,8 @@ class Line:
         self.connection = connection
         self._owner = os.getpid()
         self._frames = wire.Frames()
-        self._arrived: list[tuple[bytes, bytes]] = []
-        self._sending = threading.RLock()
+        self._arrived: deque[Any] = deque()
+        self.sending = threading.RLock()
 
     def own(self) -> bool:
         """Tell whether this is the process that the line belongs to, and not one that a cell has forked."""
@@ -59,20 +60,22 @@ class Line:
             return
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with self._sending, contextlib.suppress(OSError):
+            with self.sending, contextlib.suppress(OSError):
                 self.connection.sendall(frame)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
-    def receive(self) -> Any:
-        """Return the next message; None when the other side has gone."""
-        while not self._arrived:
+    def receive(self, what: str = "") -> Any:
+        """Return the next message, or the next that tells to do ``what``; None when the other side has gone."""
+        while True:
+            for message in self._arrived:
+                if not what or message["do"] == what:
+                    self._arrived.remove(message)
+                    return message
             data = self.connection.recv(1 << 16)
             if not data:
                 return None
-            self._arrived += self._frames.add(data)
-        message, _ = wire.unpacked_message(self._arrived.pop(0)[1])
-        return message
+            self._arrived += (wire.unpacked_message(payload)[0] for _, payload in self._frames.add(data))
 
 
 class CellStream(io.TextIOBase):
@@ -244,8 +247,15 @@ class Shell:
                 return
             if request["do"] == "execute":
                 await self._execute(request)
+            elif request["do"] == "comm":
+                self._tell_widget(request)
             elif request["do"] == "stop":
                 return
+
+    def _tell_widget(self, request: dict[str, Any]) -> None:
+        message = {"header": {"msg_id": "", "msg_type": request["kind"]}, "metadata": {}, "buffers": []}
+        handler = getattr(self.kernel.comm_manager, request["kind"])
+        handler(None, [], {**message, "content": request["content"]})
 
     async def _execute(self, request: dict[str, Any]) -> None:
         parent = {
@@ -270,6 +280,38 @@ class Shell:
         self.session.send(None, "execute_reply", _clean(reply), parent=parent)
 
 
+class LateEnvironment:
+    """Variables that come when they are needed: those of the stage's MLflow run.
+
+    The run is made beside the first cells, because that takes longer than many of them do. A kernel asks for
+    it when a cell imports MLflow or starts a program that may; at once, if MLflow has been imported already.
+    """
+
+    _PROGRAMS = frozenset(["subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"])
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._asking = threading.Lock()
+        if "mlflow" in sys.modules:
+            self._ask()
+        else:
+            sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        needed = event in self._PROGRAMS or (
+            event == "import" and str(arguments[0]).partition(".")[0] == "mlflow"
+        )
+        if needed and self._shell.line.own() and self._asking.acquire(blocking=False):
+            self._ask()  # the lock is never given back: once is enough
+
+    def _ask(self) -> None:
+        line = self._shell.line
+        with line.sending:
+            self._shell.session.send(None, "environment_request", {})
+            answer = line.receive("environment")
+        os.environ.update((answer or {}).get("variables", {}))
+
+
 def _clean(reply: dict[str, Any]) -> Any:
     clean: Any = jsonutil.json_clean
     return clean(reply)
@@ -287,5 +329,6 @@ def main(connection: socket.socket) -> None:
     """Serve until the other side has gone, then run what modules have registered for the end."""
     shell = Shell(connection)
     settle_matplotlib()
+    LateEnvironment(shell)
     shell.session.send(None, "ready", {"language_info": shell.kernel.language_info, "id": uuid.uuid4().hex})
     shell.serve()

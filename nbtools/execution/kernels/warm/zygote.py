@@ -55,6 +55,7 @@ class Zygote:
 
     def run(self) -> None:
         """Serve until whoever started this has gone."""
+        gc.disable()  # what is imported stays; a collection before a fork would only touch the shared pages
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -130,7 +131,6 @@ class Zygote:
 
     def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Fork a kernel and tell its process id."""
-        gc.collect()
         gc.freeze()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -166,6 +166,7 @@ class Zygote:
                     *(item for _, others in self.requests for item in others if item not in descriptors),
                 ]
             )
+            gc.enable()
             code = _live(descriptors)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
