@@ -111,7 +111,10 @@ _force = click.option("-f", "--force", is_flag=True, help="Run the targets even 
 @_params_file
 @click.option("-j", "--jobs", type=int, metavar="N", help="Stages to run at once.  [default: processors]")
 @_force
-@click.option("--fail-fast", is_flag=True, help="Start nothing new after a failure.")
+@click.option(
+    "--fail-fast/--keep-going",
+    help="Start nothing new after a failure, or go on with what does not depend on it (the default).",
+)
 @click.option(
     "--no-tracking",
     is_flag=True,

@@ -24,7 +24,9 @@ from nbtools.execution.events import (
     StageTracked,
 )
 from nbtools.execution.files import operation_error, write_atomically
+from nbtools.execution.kernels.processes import RunningKernel
 from nbtools.execution.kernels.warm.nursery import ForkJob
+from nbtools.execution.memory import MemoryWatch
 from nbtools.execution.notebook import Executed, Job, execute, plain
 from nbtools.execution.outcome import Around, Failed, Success, gate_failure
 from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place
@@ -160,7 +162,8 @@ class _Attempt:
 
     def _execute(self, text: str, begun: Future[dict[str, str]]) -> Executed:
         facts = self.workspace.notebooks[self.stage.key]
-        kernels: list[Any] = []
+        kernels: list[RunningKernel] = []
+        watches: list[MemoryWatch] = []
         may_wait = self._fork_is_possible() and not self.workspace.mentions_mlflow(self.stage)
         tracking = self.around.tracking.address() if may_wait else self._tracked(begun)
         environment = self._environment(tracking)
@@ -178,19 +181,35 @@ class _Attempt:
             log=self.folder / "kernel.log",
             masking=self.around.masking,
             timeout_s=self.stage.timeout_s,
+            cell_timeout_s=self.stage.cell_timeout_s,
             fork=(lambda: self._fork(environment)) if self._fork_is_possible() else None,
             late=lambda: self._tracked(begun),
         )
 
-        def on_kernel(kernel: Any) -> None:
+        def on_kernel(kernel: RunningKernel) -> None:
             kernels.append(kernel)
             self.around.cancellation.watch(kernel)
+            if self.stage.resources.memory_bytes:
+                watches.append(MemoryWatch(kernel, self.stage.resources.memory_bytes))
 
         try:
-            return execute(job, self.around.cancellation.flag, on_kernel, self._on_cell)
+            executed = execute(job, self.around.cancellation.flag, on_kernel, self._on_cell)
         finally:
+            for watch in watches:
+                watch.end()
             for kernel in kernels:
                 self.around.cancellation.forget(kernel)
+        exceeded = max((watch.exceeded_bytes for watch in watches), default=0)
+        return self._out_of_memory(executed, exceeded) if exceeded and executed.failure else executed
+
+    def _out_of_memory(self, executed: Executed, held_bytes: int) -> Executed:
+        assert executed.failure is not None
+        held, booked = held_bytes / 2**20, self.stage.resources.memory_bytes / 2**20
+        message = (
+            f"the kernel was stopped: it held {held:,.0f} MiB, and the stage has booked {booked:,.0f} MiB"
+        )
+        fix = "raise resources.memory of the stage, or have the notebook hold less at a time"
+        return replace(executed, failure=replace(executed.failure, kind="memory", message=message, fix=fix))
 
     def _tracked(self, begun: Future[dict[str, str]]) -> Mapping[str, str]:
         """Return what puts the kernel inside the stage's MLflow run, as soon as that has begun."""

@@ -47,8 +47,8 @@ class Job:
         Values of the injected cell, by variable.
     final
         The same with the paths where outputs end up: what the executed notebook shows afterwards.
-    timeout_s
-        Budget in seconds; None means no limit.
+    timeout_s, cell_timeout_s
+        Budgets of the notebook and of each cell in seconds; None means no limit.
     fork
         Returns a forked kernel, or raises ``Cold``; None where only an ordinary kernel will do.
     late
@@ -68,6 +68,7 @@ class Job:
     log: Path
     masking: Masking
     timeout_s: float | None = None
+    cell_timeout_s: float | None = None
     fork: Callable[[], Any] | None = None
     late: Callable[[], Mapping[str, str]] = dict
 
@@ -107,6 +108,7 @@ def execute(
             mask=job.masking.text,
             deadline=None if job.timeout_s is None else time.monotonic() + job.timeout_s,
             timeout_s=job.timeout_s,
+            cell_timeout_s=job.cell_timeout_s,
             cancelled=cancelled,
             log=log,
             fork=job.fork,

@@ -35,6 +35,7 @@ from nbtools.execution.state import RunState
 from nbtools.execution.workspace import Workspace
 from nbtools.pipeline.dag import Dag
 from nbtools.pipeline.plan import Action, Completion, Plan, Step, Surroundings, decide, verdicts
+from nbtools.pipeline.priority import by_longest_chain
 from nbtools.pipeline.spec import Resources, Secret, Stage
 
 log = logging.getLogger(__name__)
@@ -206,7 +207,12 @@ class Run:
     # Scheduling
 
     def _schedule(self, pool: ThreadPoolExecutor) -> None:
-        waiting = {step.key: step for step in self.plan.steps}
+        durations = {
+            step.key: found.duration_s
+            for step in self.plan.to_run()
+            if (found := self.world.latest_of(step.key))
+        }
+        waiting = {step.key: step for step in by_longest_chain(self.plan.steps, durations)}
         running: dict[Future[Success | Failure], Step] = {}
         while waiting or running:
             try:

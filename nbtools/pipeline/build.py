@@ -189,6 +189,7 @@ class _Builder:
             matrix=self.matrix((*path, "matrix"), entry.matrix),
             after=tuple(entry.after),
             timeout_s=entry.timeout if entry.timeout is not None else defaults.timeout,
+            cell_timeout_s=entry.cell_timeout if entry.cell_timeout is not None else defaults.cell_timeout,
             retries=entry.retries if entry.retries is not None else defaults.retries,
             python=entry.python if entry.python is not None else defaults.python,
             cwd=self.folder((*path, "cwd"), cwd),

@@ -127,6 +127,7 @@ class StageEntry(_Strict):
         default_factory=list, description="Stages to wait for although no dataset joins them."
     )
     timeout: Duration | None = Field(None, description="Budget of the whole notebook.")
+    cell_timeout: Duration | None = Field(None, description="Budget of each cell.")
     retries: StrictInt | None = Field(None, ge=0, le=100, description="How often a failure is tried again.")
     python: StrictStr | None = Field(None, description="Interpreter of the kernel; default: that of nbtools.")
     cwd: StrictStr | None = Field(None, description="Working directory; default: the project folder.")
@@ -152,6 +153,7 @@ class DefaultsEntry(_Strict):
     """What stages get that do not say otherwise."""
 
     timeout: Duration | None = Field(None, description="Budget of each notebook.")
+    cell_timeout: Duration | None = Field(None, description="Budget of each cell.")
     retries: StrictInt = Field(0, ge=0, le=100, description="How often a failure is tried again.")
     python: StrictStr = Field("", description="Interpreter of the kernels.")
     cwd: StrictStr = Field("", description="Working directory, relative to the project.")

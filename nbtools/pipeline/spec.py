@@ -114,6 +114,8 @@ class Stage:
         Param name to its values; the stage runs once for each point of the product.
     timeout_s
         Budget of the whole notebook in seconds; None means no limit.
+    cell_timeout_s
+        Budget of each cell in seconds; None means no limit.
     retries
         How often a failed stage is tried again.
     python
@@ -132,6 +134,7 @@ class Stage:
     matrix: Mapping[str, tuple[ParamValue, ...]] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     timeout_s: float | None = None
+    cell_timeout_s: float | None = None
     retries: int = 0
     python: str = ""
     cwd: str = ""

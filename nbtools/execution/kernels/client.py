@@ -77,7 +77,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
             verdict.kind, verdict.message = "cancelled", "the run was cancelled"
         elif isinstance(error, CellTimeoutError):
             verdict.kind = "timeout"
-            verdict.message = f"the stage took longer than its {self.session.timeout_s:g} s"
+            verdict.message = self.session.lateness(time.monotonic())
         elif isinstance(error, DeadKernelError):
             verdict.kind = "kernel died"
             verdict.message = (

@@ -76,6 +76,6 @@ class ManagedClient(StageClient):
                 self._sockets.cleanup()
 
     def _seconds_left(self, _cell: Any) -> float | None:
-        if self.session.deadline is None:
-            return None
-        return max(0.1, self.session.deadline - time.monotonic())
+        now = time.monotonic()
+        deadline = self.session.cell_deadline(now)
+        return None if deadline is None else max(0.1, deadline - now)

@@ -49,6 +49,8 @@ class Session:
         Applied to the notebook's text before it is saved.
     deadline
         On the monotonic clock; None means no limit.
+    timeout_s, cell_timeout_s
+        Budgets of the notebook, which led to the deadline, and of each cell; None means no limit.
     cancelled
         Set when nothing more should be run.
     fork
@@ -72,6 +74,7 @@ class Session:
     mask: Callable[[str], str] = str
     deadline: float | None = None
     timeout_s: float | None = None
+    cell_timeout_s: float | None = None
     cancelled: Flag = field(default_factory=Flag)
     log: IO[bytes] | None = None
     fork: Callable[[], Any] | None = None
@@ -80,3 +83,15 @@ class Session:
     on_cell: Callable[[int, float | None], None] = lambda _index, _seconds: None
     verdict: Verdict = field(default_factory=Verdict)
     text: str = ""
+
+    def cell_deadline(self, now: float) -> float | None:
+        """Return until when a cell that starts ``now`` may run; all on the monotonic clock."""
+        limits = [] if self.cell_timeout_s is None else [now + self.cell_timeout_s]
+        limits += [] if self.deadline is None else [self.deadline]
+        return min(limits, default=None)
+
+    def lateness(self, now: float) -> str:
+        """Return which budget was used up ``now``, in words."""
+        if self.deadline is None or now < self.deadline:
+            return f"the cell took longer than its {self.cell_timeout_s or 0:g} s"
+        return f"the stage took longer than its {self.timeout_s or 0:g} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from codecs import getincrementaldecoder
 from types import SimpleNamespace
@@ -91,7 +92,7 @@ class ForkedClient(StageClient):
     def _reply(self, cell: Any, index: int) -> Any:
         """Take in what the cell shows until its reply has come."""
         try:
-            for frame in self.kernel.frames(self.session.deadline):
+            for frame in self.kernel.frames(self.session.cell_deadline(time.monotonic())):
                 self.save_now_and_then()
                 if frame is None:
                     continue
