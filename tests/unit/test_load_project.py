@@ -320,7 +320,7 @@ def test_gates_keep_their_order_and_place() -> None:
         ("{memory: 500MB}", "{memery: 500MB}", "unknown key 'memery'", "did you mean 'memory'?"),
         ("r2 > 0.24", "r2 =< 0.24", "'r2 =< 0.24' is no gate", "write a comparison"),
         ("rmse <= champion.rmse * 1.01", "r2 > 0.24", "'r2 > 0.24' is listed twice", "remove one"),
-        ("resources: {cpu", "gates: {cpu", "unknown key 'gates'", "valid keys: cwd, python, resources"),
+        ("resources: {cpu", "gates: {cpu", "unknown key 'gates'", "valid keys: cell_timeout, cwd, python"),
     ],
 )
 def test_mistakes_in_resources_and_gates_are_named(good: str, bad: str, message: str, fix: str) -> None:
