@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import posixpath
 import shutil
@@ -12,6 +13,8 @@ from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import nbformat
 
 from nbtools.errors import DataError, NbtoolsError, OperationError
 from nbtools.execution.events import (
@@ -25,7 +28,9 @@ from nbtools.execution.events import (
 )
 from nbtools.execution.files import operation_error, write_atomically
 from nbtools.execution.kernels.processes import RunningKernel
-from nbtools.execution.kernels.warm.nursery import ForkJob
+from nbtools.execution.kernels.session import Session
+from nbtools.execution.kernels.warm.nursery import ForkedKernel, ForkJob
+from nbtools.execution.kernels.warm.prefix import may_be_shared
 from nbtools.execution.memory import MemoryWatch
 from nbtools.execution.notebook import Executed, Job, execute, plain
 from nbtools.execution.outcome import Around, Failed, Success, gate_failure
@@ -182,7 +187,8 @@ class _Attempt:
             masking=self.around.masking,
             timeout_s=self.stage.timeout_s,
             cell_timeout_s=self.stage.cell_timeout_s,
-            fork=(lambda: self._fork(environment)) if self._fork_is_possible() else None,
+            fork=(lambda: self._fork(self._fork_job(environment))) if self._fork_is_possible() else None,
+            branch=self._branch(text, environment),
             late=lambda: self._tracked(begun),
         )
 
@@ -223,15 +229,33 @@ class _Attempt:
             return False
         return self.around.nursery.has(self.workspace.interpreter(self.stage).path)
 
-    def _fork(self, environment: Mapping[str, str]) -> Any:
+    def _branch(self, text: str, environment: Mapping[str, str]) -> Callable[[Session, Any], Any] | None:
+        """Return what takes over the cells that all variants share, if there are such cells."""
+        variants = math.prod(len(values) for values in self.stage.matrix.values())
+        notebook = nbformat.reads(text, as_version=4)
+        if (
+            not self._fork_is_possible()
+            or variants < 2
+            or not self.stage.share_prefix
+            or not may_be_shared(notebook)
+        ):
+            return None
+        prefix = self.around.prefix_of(self.stage.key)
+        job = self._fork_job(environment)
+        return lambda session, progress: prefix.fork(progress, session, job, self._fork)
+
+    def _fork(self, job: ForkJob) -> ForkedKernel:
         assert self.around.nursery is not None
-        job = ForkJob(
+        given_up = self.around.cancellation.flag.is_set
+        return self.around.nursery.fork(self.workspace.interpreter(self.stage).path, job, given_up)
+
+    def _fork_job(self, environment: Mapping[str, str]) -> ForkJob:
+        return ForkJob(
             needs=self.workspace.warm_imports(self.stage),
             environment=environment,
             cwd=str(self._cwd()),
             path=tuple(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))),
         )
-        return self.around.nursery.fork(self.workspace.interpreter(self.stage).path, job)
 
     def _on_cell(self, number: int, seconds: float | None) -> None:
         if not number:

@@ -51,6 +51,8 @@ class Job:
         Budgets of the notebook and of each cell in seconds; None means no limit.
     fork
         Returns a forked kernel, or raises ``Cold``; None where only an ordinary kernel will do.
+    branch
+        Given the session and papermill's record, returns a client whose first cells have been run already.
     late
         Returns variables of the environment that a forked kernel asks for when it needs them.
     """
@@ -70,6 +72,7 @@ class Job:
     timeout_s: float | None = None
     cell_timeout_s: float | None = None
     fork: Callable[[], Any] | None = None
+    branch: Callable[[Session, Any], Any] | None = None
     late: Callable[[], Mapping[str, str]] = dict
 
 
@@ -116,6 +119,8 @@ def execute(
             on_kernel=on_kernel,
             on_cell=on_cell,
         )
+        if (branch := job.branch) is not None:
+            session.branch = lambda progress: branch(session, progress)
         failure = _run(job, session)
     text = session.text if failure else _with_final_values(session.text, job)
     return Executed(text, failure)

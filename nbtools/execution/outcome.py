@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from nbtools.execution.cancellation import Cancellation
 from nbtools.execution.contracts import Contracts
@@ -49,6 +51,19 @@ class Around:
     revision: Revision
     note: Callable[[str], None]
     nursery: Nursery | None = None
+    prefixes: dict[str, Any] = field(default_factory=dict)
+    making: threading.Lock = field(default_factory=threading.Lock)
+
+    def prefix_of(self, stage: str) -> Any:
+        """Return what the variants of a stage share; a ``SharedPrefix``."""
+        from nbtools.execution.kernels.warm.prefix import SharedPrefix
+
+        assert self.nursery is not None
+        with self.making:
+            if stage not in self.prefixes:
+                self.prefixes[stage] = SharedPrefix()
+                self.nursery.before_closing(self.prefixes[stage].close)
+            return self.prefixes[stage]
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,7 @@ class _Builder:
             cwd=self.folder((*path, "cwd"), cwd),
             description=entry.description,
             resources=_resources(entry.resources, defaults.resources),
+            share_prefix=entry.share_prefix,
             gates=self.gates((*path, "gates"), entry.gates),
         )
         self.check_variables(path, stage)

@@ -138,6 +138,9 @@ class StageEntry(_Strict):
         default_factory=list,
         description='Conditions on the metrics it logs, such as "r2 > 0.24" or "rmse <= champion.rmse * 1.01".',
     )
+    share_prefix: StrictBool = Field(
+        True, description="Run the cells above the parameters cell once for all variants of the matrix."
+    )
     description: StrictStr = Field("", description="What the stage is for.")
 
 

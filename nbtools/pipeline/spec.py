@@ -120,6 +120,8 @@ class Stage:
         How often a failed stage is tried again.
     python
         Interpreter of the kernel as written; empty means the one that runs nbtools.
+    share_prefix
+        Whether the variants of its matrix may share what the cells above the parameters cell do.
     gates
         What must hold of its metrics before its result is used.
     """
@@ -141,6 +143,7 @@ class Stage:
     description: str = ""
     resources: Resources = Resources()
     gates: tuple[Gate, ...] = ()
+    share_prefix: bool = True
 
     @property
     def key(self) -> str:

@@ -29,6 +29,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
         self._streams: dict[int, tuple[Any, BoundedText]] = {}
         self._asked_to_exit = False
         self.kernel: RunningKernel | None = None
+        self.first = 0  # the cell to begin with; what stands before it has been run elsewhere
 
     def papermill_execute_cells(self) -> None:
         """Run the cells in order until one fails."""
@@ -39,7 +40,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
                 continue
             injected = INJECTED in cell.metadata.get("tags", ())
             number += not injected
-            if not self._run_cell(index, cell, 0 if injected else number):
+            if index >= self.first and not self._run_cell(index, cell, 0 if injected else number):
                 return
 
     def _run_cell(self, index: int, cell: Any, number: int) -> bool:

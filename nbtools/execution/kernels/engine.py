@@ -125,6 +125,12 @@ class NbtoolsEngine(Engine):  # type: ignore[misc]
         if execution_timeout and session.deadline is None:
             session.deadline = time.monotonic() + execution_timeout
             session.timeout_s = execution_timeout
+        if session.branch:
+            try:
+                session.branch(nb_man).run()
+                return
+            except Cold as reason:
+                log.debug("%s: %s", session.source, reason)
         if session.fork:
             try:
                 ForkedClient(nb_man, session, session.fork()).run()

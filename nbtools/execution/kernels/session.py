@@ -55,6 +55,9 @@ class Session:
         Set when nothing more should be run.
     fork
         Returns a forked kernel, or raises ``Cold``; None where only an ordinary kernel will do.
+    branch
+        Given papermill's record, returns a client whose first cells have been run already, or raises ``Cold``;
+        None where nobody shares them.
     late
         Returns variables of the environment that a forked kernel asks for when it needs them.
     on_kernel
@@ -78,6 +81,7 @@ class Session:
     cancelled: Flag = field(default_factory=Flag)
     log: IO[bytes] | None = None
     fork: Callable[[], Any] | None = None
+    branch: Callable[[Any], Any] | None = None
     late: Callable[[], Mapping[str, str]] = dict
     on_kernel: Callable[[Any], None] = lambda _: None
     on_cell: Callable[[int, float | None], None] = lambda _index, _seconds: None

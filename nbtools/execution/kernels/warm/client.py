@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from codecs import getincrementaldecoder
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ class ForkedClient(StageClient):
         self.kernel: ForkedKernel = kernel
         self._decoders: dict[bytes, Any] = {}
         self._request = ""
+        self.displayed: dict[str, Any] = {}
         # All that nbclient's widgets ask of a kernel's client.
         channel = SimpleNamespace(send=self._send_to_widget)
         self.kc = SimpleNamespace(session=JupyterSession(key=b""), shell_channel=channel)
@@ -42,6 +44,7 @@ class ForkedClient(StageClient):
             If the kernel never came to life; nothing of the notebook has run then.
         """
         self.reset_execution_trackers()
+        self._display_id_map.update(self.displayed)
         try:
             language = self._ready()
             self.session.on_kernel(self.kernel)
@@ -57,17 +60,16 @@ class ForkedClient(StageClient):
     def _ready(self) -> Any:
         """Wait until the kernel says that it is ready; what it said before is no cell's output."""
         said = b""
-        for frame in self.kernel.frames(None, wake_s=_READY_S):
-            if frame is None:
-                continue
-            kind, payload = frame
-            if kind != wire.MESSAGE:
-                said += payload
-                continue
-            message, _ = wire.unpacked_message(payload)
-            if message["msg_type"] == "ready":
-                return message["content"]["language_info"]
-            self._answer()
+        with suppress(TimeoutError):
+            for frame in self.kernel.frames(time.monotonic() + _READY_S):
+                kind, payload = frame or (wire.STDERR, b"")
+                if kind != wire.MESSAGE:
+                    said += payload
+                    continue
+                message, _ = wire.unpacked_message(payload)
+                if message["msg_type"] == "ready":
+                    return message["content"]["language_info"]
+                self._answer()
         raise Cold(f"the fork ended before it was ready: {said.decode('utf-8', 'replace')[-500:]}")
 
     def execute_cell(self, cell: Any, cell_index: int, *_: Any, **__: Any) -> Any:
@@ -95,6 +97,7 @@ class ForkedClient(StageClient):
             for frame in self.kernel.frames(self.session.cell_deadline(time.monotonic())):
                 self.save_now_and_then()
                 if frame is None:
+                    self.idle()
                     continue
                 kind, payload = frame
                 if kind != wire.MESSAGE:
@@ -114,6 +117,18 @@ class ForkedClient(StageClient):
                 "the stage's time is up", int(self.session.timeout_s or 0), cell
             ) from error
         raise DeadKernelError("Kernel died")
+
+    def idle(self) -> None:
+        """Called now and then while a cell is silent."""
+
+    def _answer_to(self, kind: str) -> Any:
+        """Return the content of the next message of a kind."""
+        for frame in self.kernel.frames(time.monotonic() + _READY_S):
+            if frame and frame[0] == wire.MESSAGE:
+                message, _ = wire.unpacked_message(frame[1])
+                if message["msg_type"] == kind:
+                    return message["content"]
+        raise Cold("the kernel has ended")
 
     def _send_to_widget(self, message: Any) -> None:
         kind = message["header"]["msg_type"]

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _LARGEST_EVENT = 1 << 17
 _FORK_S = 60.0
+_GIVING_UP_S = 0.2
 _END_S = 5.0
 _READ = 1 << 18
 #: What must hold while libraries are loaded: one thread, and no helpers of theirs in the background.
@@ -55,12 +56,25 @@ class ForkJob:
         Complete; the zygote's own is forgotten.
     path
         Folders that come first in ``sys.path``.
+    to_be_forked
+        Whether kernels will be forked from this one in turn.
     """
 
     needs: tuple[str, ...]
     environment: Mapping[str, str]
     cwd: str
     path: tuple[str, ...]
+    to_be_forked: bool = False
+
+    def first_message(self) -> dict[str, Any]:
+        """Return what the fork is told of itself."""
+        return {
+            "mode": "shell",
+            "environment": dict(self.environment),
+            "cwd": self.cwd,
+            "path": list(self.path),
+            "processors": len(os.sched_getaffinity(0)),
+        }
 
 
 class ForkedKernel:
@@ -74,10 +88,20 @@ class ForkedKernel:
         Descriptors of pipes: what programs that a cell started write to stdout and stderr.
     watched
         A descriptor that is readable once the process has ended.
+    control
+        Where forks of this kernel are asked for, if it may be forked.
     """
 
-    def __init__(self, pid: int, connection: socket.socket, outputs: tuple[int, int], watched: int) -> None:
+    def __init__(
+        self,
+        pid: int,
+        connection: socket.socket,
+        outputs: tuple[int, int],
+        watched: int,
+        control: socket.socket | None = None,
+    ) -> None:
         self.pid = pid
+        self.control = control
         self.connection = connection
         self.outputs = {outputs[0]: wire.STDOUT, outputs[1]: wire.STDERR}
         self.ended: Future[int | None] = Future()
@@ -140,10 +164,17 @@ class ForkedKernel:
             yield from self._frames.add(data)
             if not self._over:
                 break
-        yield from self.printed()
+        yield from self._printed()
 
     def printed(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield what programs that the cell started have written so far."""
+        """Yield what a cell whose reply has come, and programs that it started, have printed besides."""
+        for frame in tuple(self._arrivals):
+            if frame[0] != wire.MESSAGE:
+                self._arrivals.remove(frame)
+                yield frame
+        yield from self._printed()
+
+    def _printed(self) -> Iterator[tuple[bytes, bytes]]:
         for descriptor, kind in self.outputs.items():
             for _ in range(4):  # one that never stops must not keep the rest waiting
                 if not (data := _read(descriptor)):
@@ -168,32 +199,34 @@ class ForkedKernel:
             os.close(descriptor)
 
 
-class Zygote:
-    """One process that imports and forks."""
+class Forker:
+    """A process that forks kernels when asked, as seen from here.
 
-    def __init__(self, python: str, modules: Sequence[str], environment: Mapping[str, str]) -> None:
-        self.modules = tuple(modules)
+    Parameters
+    ----------
+    control
+        The socket over which it is asked, and tells.
+    name
+        What messages call it.
+    """
+
+    def __init__(self, control: socket.socket, name: str) -> None:
         self.unsafe = ""
+        self._name = name
+        self._control = control
         self._forks: dict[int, Future[tuple[int, int]]] = {}
         self._kernels: dict[int, Future[int | None]] = {}
         self._numbers = itertools.count(1)
         self._changing = threading.Lock()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [python, zygote.__file__, str(theirs.fileno()), str(os.getpid()), *modules]
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                env={**environment, **_QUIET, "MPLBACKEND": environment.get("MPLBACKEND", _INLINE)},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        threading.Thread(target=self._listen, name="zygote", daemon=True).start()
+        threading.Thread(target=self._listen, name=name, daemon=True).start()
 
-    def fork(self, job: ForkJob) -> ForkedKernel:
+    def fork(self, job: ForkJob, given_up: Callable[[], bool] = bool) -> ForkedKernel:
         """Return a kernel as soon as what it needs is imported.
+
+        Parameters
+        ----------
+        given_up
+            Whether nobody wants the kernel any more.
 
         Raises
         ------
@@ -209,47 +242,46 @@ class Zygote:
             self._forks[number], self._kernels[number] = forked, ended
         mine, theirs = socket.socketpair()
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        asked, answered = (
+            socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if job.to_be_forked else (None, None)
+        )
+        handed = [theirs.fileno(), out_end, err_end, *([answered.fileno()] if answered else [])]
         try:
             with theirs:
-                self._ask({"id": number, "needs": job.needs}, [theirs.fileno(), out_end, err_end])
-            pid, watched = forked.result(_FORK_S)
-        except (Cold, FutureTimeout) as error:
+                self._ask({"id": number, "needs": job.needs}, handed)
+            pid, watched = self._forked(forked, given_up)
+        except Cold:
             mine.close()
             os.close(out)
             os.close(err)
-            raise Cold(str(error) or "the zygote does not answer") from error
+            if asked:
+                asked.close()
+            raise
         finally:
             os.close(out_end)
             os.close(err_end)
-        kernel = ForkedKernel(pid, mine, (out, err), watched)
+            if answered:
+                answered.close()
+        kernel = ForkedKernel(pid, mine, (out, err), watched, asked)
         kernel.ended = ended
-        kernel.send(
-            {
-                "mode": "shell",
-                "environment": dict(job.environment),
-                "cwd": job.cwd,
-                "path": list(job.path),
-                "processors": len(os.sched_getaffinity(0)),
-            }
-        )
+        kernel.send(job.first_message())
         return kernel
 
-    def close(self) -> None:
-        """End the process, and with it every kernel that still runs."""
-        with contextlib.suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    def _forked(self, forked: Future[tuple[int, int]], given_up: Callable[[], bool]) -> tuple[int, int]:
+        deadline = time.monotonic() + _FORK_S
+        while time.monotonic() < deadline and not given_up():
+            with contextlib.suppress(FutureTimeout):
+                return forked.result(_GIVING_UP_S)
+        if forked.cancel():
+            raise Cold(f"{self._name} does not answer")
+        return forked.result()  # at the last moment
 
     def _ask(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
             self._control.sendmsg([json.dumps(request).encode()], rights)
         except OSError as error:
-            raise Cold("the zygote has ended") from error
+            raise Cold(f"{self._name} has ended") from error
 
     def _listen(self) -> None:
         """Take in what the process tells, until it has ended; runs in a thread of its own."""
@@ -295,11 +327,40 @@ class Zygote:
             forked.set_exception(Cold(why))
 
     def _lost(self) -> None:
-        self.unsafe = self.unsafe or "the zygote has ended"
+        self.unsafe = self.unsafe or f"{self._name} has ended"
         self._refuse(self.unsafe)
         for ended in self._kernels.values():
             ended.set_result(None)
         self._control.close()
+
+
+class Zygote(Forker):
+    """A process that has imported packages and nothing else."""
+
+    def __init__(self, python: str, modules: Sequence[str], environment: Mapping[str, str]) -> None:
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [python, zygote.__file__, str(theirs.fileno()), str(os.getpid()), *modules]
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                env={**environment, **_QUIET, "MPLBACKEND": environment.get("MPLBACKEND", _INLINE)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        super().__init__(control, "the zygote")
+
+    def close(self) -> None:
+        """End the process, and with it every kernel that still runs."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class Nursery:
@@ -308,6 +369,11 @@ class Nursery:
     def __init__(self) -> None:
         self._zygotes: dict[str, Zygote] = {}
         self._making = threading.Lock()
+        self._closing: list[Callable[[], None]] = []
+
+    def before_closing(self, close: Callable[[], None]) -> None:
+        """Have ``close`` called before the zygotes end."""
+        self._closing.append(close)
 
     def prepare(self, python: str, modules: Sequence[str], environment: Mapping[str, str]) -> None:
         """Begin to import ``modules`` on an interpreter; forks may be asked for at once.
@@ -329,7 +395,7 @@ class Nursery:
         """Tell whether forks may be asked for on an interpreter."""
         return python in self._zygotes
 
-    def fork(self, python: str, job: ForkJob) -> ForkedKernel:
+    def fork(self, python: str, job: ForkJob, given_up: Callable[[], bool] = bool) -> ForkedKernel:
         """Return a warm kernel.
 
         Raises
@@ -339,10 +405,12 @@ class Nursery:
         """
         if python not in self._zygotes:
             raise Cold("there is no zygote for this interpreter")
-        return self._zygotes[python].fork(job)
+        return self._zygotes[python].fork(job, given_up)
 
     def close(self) -> None:
         """End all zygotes."""
+        for close in self._closing:
+            close()
         for item in self._zygotes.values():
             item.close()
         self._zygotes.clear()

@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 import types
-import uuid
 from collections import deque
 from typing import Any
 
@@ -33,7 +32,7 @@ from jupyter_client.jsonutil import json_default
 from jupyter_client.session import Session
 from traitlets import Any as AnyTrait
 
-from . import wire
+from . import wire, zygote
 
 #: More than this is sent although no line has ended.
 _LONGEST_LINE = 8_192
@@ -49,6 +48,10 @@ class Line:
         self._frames = wire.Frames()
         self._arrived: deque[Any] = deque()
         self.sending = threading.RLock()
+
+    def reopen(self, connection: socket.socket) -> None:
+        """Belong to this process, which is a fork of the one before, and go over a connection of its own."""
+        self.__init__(connection)  # type: ignore[misc]
 
     def own(self) -> bool:
         """Tell whether this is the process that the line belongs to, and not one that a cell has forked."""
@@ -225,32 +228,49 @@ class ShellApp(IPKernelApp):
 class Shell:
     """A kernel and the line over which it is driven."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, control: list[socket.socket]) -> None:
         self.line = Line(connection)
+        self.control = control
         self.session = LineSession(line=self.line, key=b"")
         ShellApp.line = self.line
         self.app = ShellApp.instance(session=self.session, log_level=logging.CRITICAL)
         self.app.config.HistoryManager.hist_file = ":memory:"  # as nbclient asks of ordinary kernels
         self.app.initialize([])  # type: ignore[no-untyped-call]
         self.kernel = self.app.kernel
+
+    def serve(self) -> bool:
+        """Do what is asked until the other side has gone, or until this is to be forked; tell which."""
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
+        self._own = zygote.descriptors()
+        return self.loop.run_until_complete(self._serve())
 
-    def serve(self) -> None:
-        """Do what is asked until the other side has gone."""
-        self.loop.run_until_complete(self._serve())
-
-    async def _serve(self) -> None:
+    async def _serve(self) -> bool:
         while True:
             request = self.line.receive()
             if request is None:
-                return
+                return False
             if request["do"] == "execute":
                 await self._execute(request)
             elif request["do"] == "comm":
                 self._tell_widget(request)
+            elif request["do"] == "branch":
+                why = self._why_not_forked()
+                self.session.send(None, "branch_reply", {"refused": why})
+                if not why:
+                    return True
             elif request["do"] == "stop":
-                return
+                return False
+
+    def _why_not_forked(self) -> str:
+        """Return what this process holds that a fork of it would not have, or would share."""
+        if zygote.threads() > 1:
+            return "it holds threads"
+        if len(asyncio.all_tasks()) > 1:
+            return "it holds tasks that have not ended"
+        if any(map(_is_open_connection, zygote.descriptors() - self._own)):
+            return "it holds open connections"
+        return ""
 
     def _tell_widget(self, request: dict[str, Any]) -> None:
         message = {"header": {"msg_id": "", "msg_type": request["kind"]}, "metadata": {}, "buffers": []}
@@ -292,10 +312,17 @@ class LateEnvironment:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._asking = threading.Lock()
-        if "mlflow" in sys.modules:
+        sys.addaudithook(self._hook)
+
+    def begin(self) -> None:
+        """Ask from now on when it is needed."""
+        self._asking = threading.Lock()
+        if "mlflow" in sys.modules and self._asking.acquire():
             self._ask()
-        else:
-            sys.addaudithook(self._hook)
+
+    def end(self) -> None:
+        """Ask no more."""
+        self._asking.acquire(blocking=False)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         needed = event in self._PROGRAMS or (
@@ -325,10 +352,41 @@ def settle_matplotlib() -> None:
         sys.modules["matplotlib.pyplot"].install_repl_displayhook()
 
 
-def main(connection: socket.socket) -> None:
-    """Serve until the other side has gone, then run what modules have registered for the end."""
-    shell = Shell(connection)
+def _is_open_connection(descriptor: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+    except OSError:
+        return False
+
+
+def main(connection: socket.socket, control: list[socket.socket]) -> None:
+    """Serve until the other side has gone; asked to, become what others are forked from, state and all.
+
+    Parameters
+    ----------
+    control
+        Where forks may be asked for; empty if nobody will.
+    """
+    shell = Shell(connection, control)
     settle_matplotlib()
-    LateEnvironment(shell)
-    shell.session.send(None, "ready", {"language_info": shell.kernel.language_info, "id": uuid.uuid4().hex})
-    shell.serve()
+    late = LateEnvironment(shell)
+    _begin(shell, late)
+    if not shell.serve():
+        return
+
+    def branch(descriptors: list[int], job: dict[str, Any]) -> int:
+        line, stdout, stderr = descriptors
+        zygote.take_over(stdout, stderr, job["environment"])
+        shell.line.reopen(socket.socket(fileno=line))
+        _begin(shell, late)
+        shell.serve()
+        zygote.finish()
+        return 0
+
+    late.end()
+    zygote.Zygote(control[0], [], branch).run()
+
+
+def _begin(shell: Shell, late: LateEnvironment) -> None:
+    late.begin()
+    shell.session.send(None, "ready", {"language_info": shell.kernel.language_info})

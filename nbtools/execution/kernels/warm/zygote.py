@@ -23,6 +23,7 @@ import socket
 import sys
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,20 @@ THREAD_VARIABLES = (
 
 
 class Zygote:
-    """Imports what is on its list, forks when asked, and tells how its children end."""
+    """Imports what is on its list, forks when asked, and tells how its children end.
 
-    def __init__(self, control: socket.socket, modules: list[str]) -> None:
+    Parameters
+    ----------
+    live
+        What a fork does with its life, given its descriptors and what it was told of itself.
+    """
+
+    def __init__(
+        self, control: socket.socket, modules: list[str], live: Callable[[list[int], dict[str, Any]], int]
+    ) -> None:
         self.control = control
         self.modules = modules
+        self.live = live
         self.children: dict[int, int] = {}
         self.requests: list[tuple[dict[str, Any], list[int]]] = []
         self.imported: set[str] = set()
@@ -59,7 +69,7 @@ class Zygote:
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for name in ["_nbtools_warm.shell", *self.modules]:
+        for name in self.modules:
             self.bring(name)
             self.serve(0)
         self.modules = []
@@ -73,7 +83,7 @@ class Zygote:
             importlib.import_module(name)
         self.imported.add(name)
         self.tell(
-            {"event": "imported", "module": name, "s": time.monotonic() - started, "threads": _threads()}
+            {"event": "imported", "module": name, "s": time.monotonic() - started, "threads": threads()}
         )
 
     def serve(self, timeout: float | None) -> None:
@@ -131,6 +141,10 @@ class Zygote:
 
     def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Fork a kernel and tell its process id."""
+        if threads() > 1:
+            self.tell({"event": "refused", "id": request["id"], "why": "the process has threads"})
+            _close(descriptors)
+            return
         gc.freeze()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -167,7 +181,7 @@ class Zygote:
                 ]
             )
             gc.enable()
-            code = _live(descriptors)
+            code = self.live(descriptors, _job(descriptors[0]))
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
         except BaseException:  # noqa: BLE001 - whatever it was, it goes to the kernel's log
@@ -178,21 +192,21 @@ class Zygote:
             os._exit(code)
 
 
-def _live(descriptors: list[int]) -> int:
-    """Become the kernel that the first message describes, and serve until it is told to stop."""
+def _job(line: int) -> dict[str, Any]:
+    """Return the first message on a line: what the fork is to be."""
     from . import wire
 
-    line, stdout, stderr = descriptors
-    connection = socket.socket(fileno=line)
     frames = wire.Frames()
-    job: dict[str, Any] | None = None
-    while job is None:
-        # Byte by byte, so that nothing is taken that the kernel should read.
-        data = connection.recv(1)
-        if not data:
-            return 0
+    # Byte by byte, so that nothing is taken that the kernel should read.
+    while data := os.read(line, 1):
         for _, payload in frames.add(data):
-            job, _ = wire.unpacked_message(payload)
+            job: dict[str, Any] = wire.unpacked_message(payload)[0]
+            return job
+    return sys.exit(0)
+
+
+def take_over(stdout: int, stderr: int, environment: dict[str, str]) -> None:
+    """Print to the given pipes, read nothing, and have the given environment."""
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     _close([stdout, stderr])
@@ -200,7 +214,14 @@ def _live(descriptors: list[int]) -> int:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.environ.clear()
-    os.environ.update(job["environment"])
+    os.environ.update(environment)
+
+
+def _live(descriptors: list[int], job: dict[str, Any]) -> int:
+    """Become the kernel that ``job`` describes, and serve until it is told to stop."""
+    line, stdout, stderr, *control = descriptors
+    connection = socket.socket(fileno=line)
+    take_over(stdout, stderr, job["environment"])
     os.chdir(job["cwd"])
     sys.path[:] = [*job["path"], *sys.path]
     importlib.invalidate_caches()
@@ -214,8 +235,8 @@ def _live(descriptors: list[int]) -> int:
     from . import shell
 
     sys.argv = ["ipykernel_launcher"]
-    shell.main(connection)
-    _finish()
+    shell.main(connection, [socket.socket(fileno=item) for item in control])
+    finish()
     return 0
 
 
@@ -232,7 +253,7 @@ def _settle(job: dict[str, Any]) -> None:
             library.set_num_threads(int(wanted or job["processors"]))
 
 
-def _finish() -> None:
+def finish() -> None:
     """End as an interpreter does: threads are waited for, exit handlers run, streams are flushed."""
     import atexit
     import threading
@@ -243,7 +264,13 @@ def _finish() -> None:
     sys.stderr.flush()
 
 
-def _threads() -> int:
+def descriptors() -> set[int]:
+    """Return what this process has open."""
+    return {int(name) for name in os.listdir("/proc/self/fd")}
+
+
+def threads() -> int:
+    """Return how many threads this process has."""
     try:
         return len(os.listdir("/proc/self/task"))
     except OSError:
@@ -268,7 +295,7 @@ def main(arguments: list[str]) -> None:
     _end_with(int(parent))
     if not hasattr(os, "pidfd_open"):
         sys.exit("this Python knows no pidfd")
-    Zygote(socket.socket(fileno=int(control)), modules).run()
+    Zygote(socket.socket(fileno=int(control)), ["_nbtools_warm.shell", *modules], _live).run()
 
 
 if __name__ == "__main__":

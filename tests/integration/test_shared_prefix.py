@@ -1,0 +1,151 @@
+"""Cells above the parameters cell run once for all variants, and every variant sees what they made."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.projects import SmallProject, notebook
+
+PREFIX = """
+import os, random
+with open("loaded.txt", "a") as stream:
+    stream.write("x")
+table = {"rows": list(range(1000))}
+print("loading")
+pid = os.getpid()
+display("first", display_id="shown")
+"""
+
+
+@pytest.fixture
+def debug(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, logger="nbtools")
+    return caplog
+
+
+def sweep(root: Path, *cells: str, prefix: str = PREFIX, options: str = "", **keys: Any) -> SmallProject:
+    """Return a project with the stage ``work.try`` of three variants, whose notebook begins with ``prefix``."""
+    project = SmallProject(root)
+    more = f", {options}" if options else ""
+    project.spec(f"""
+        data: {{found: "found-{{k}}.txt"}}
+        pipelines:
+          work:
+            stages:
+              try: {{notebook: try.ipynb, outputs: [found], matrix: {{k: [1, 2, 3]}}{more}}}
+    """)
+    content = notebook(*cells, params="k = 0\nfound = 'found.txt'", **keys)
+    first = notebook(prefix, params=None)["cells"][0]
+    content["cells"].insert(0, {**first, "id": "first"})
+    project.write("try.ipynb", json.dumps(content))
+    return project
+
+
+KEEP = "open(found, 'w').write(f\"{k} {len(table['rows'])} {pid}\")"
+
+
+def loaded(project: SmallProject) -> int:
+    return len(project.text("loaded.txt"))
+
+
+def found(project: SmallProject) -> list[list[str]]:
+    return [project.text(f"found-{k}.txt").split() for k in (1, 2, 3)]
+
+
+def test_first_cells_run_once_and_every_variant_has_their_state(tmp_path: Path) -> None:
+    project = sweep(tmp_path, KEEP)
+    state = project.run(jobs=2)
+    assert state.status == "passed", [stage.failure for stage in state.stages.values()]
+    assert loaded(project) == 1
+    assert [item[:2] for item in found(project)] == [["1", "1000"], ["2", "1000"], ["3", "1000"]]
+    assert len({item[2] for item in found(project)}) == 1
+
+
+def test_variants_do_not_see_each_others_changes(tmp_path: Path) -> None:
+    project = sweep(tmp_path, "table['rows'] += [0] * k", KEEP)
+    project.run(jobs=1)
+    assert [item[1] for item in found(project)] == ["1001", "1002", "1003"]
+
+
+def test_each_executed_notebook_is_whole(tmp_path: Path) -> None:
+    project = sweep(
+        tmp_path,
+        KEEP,
+        "from IPython.display import update_display\nupdate_display('changed', display_id='shown')",
+        prefix=PREFIX,
+    )
+    state = project.run()
+    assert state.status == "passed", [stage.failure for stage in state.stages.values()]
+    for stage in state.stages.values():
+        cells = [cell for cell in project.cells(stage.executed) if cell["cell_type"] == "code"]
+        assert [cell["execution_count"] for cell in cells] == [1, 2, 3, 4, 5]
+        assert {cell["metadata"]["papermill"]["status"] for cell in cells} == {"completed"}
+        assert cells[0]["outputs"][0]["text"] == ["loading\n"]
+        assert cells[0]["outputs"][1]["data"]["text/plain"] == ["'changed'"]
+
+
+def test_sharing_can_be_turned_off(tmp_path: Path) -> None:
+    project = sweep(tmp_path, KEEP, options="share_prefix: false")
+    project.run()
+    assert loaded(project) == 3
+
+
+@pytest.mark.parametrize(
+    ("prefix", "why"),
+    [
+        (
+            f"{PREFIX}\nimport threading, time\nthreading.Thread(target=time.sleep, args=[9], daemon=True).start()",
+            "threads",
+        ),
+        (f"{PREFIX}\nimport socket\nheld = socket.socketpair()", "open connections"),
+        (
+            f"{PREFIX}\nimport asyncio\ntask = asyncio.create_task(asyncio.sleep(9))",
+            "tasks that have not ended",
+        ),
+    ],
+)
+def test_state_that_a_fork_would_not_have_is_not_shared(
+    tmp_path: Path, debug: pytest.LogCaptureFixture, prefix: str, why: str
+) -> None:
+    project = sweep(tmp_path, KEEP, prefix=prefix)
+    assert project.run().status == "passed"
+    assert loaded(project) == 4  # once to find out, then by each variant
+    assert why in debug.text
+
+
+def test_first_cells_that_use_mlflow_are_not_shared(tmp_path: Path) -> None:
+    project = sweep(
+        tmp_path, KEEP, prefix=f"{PREFIX}\nimport importlib\nimportlib.import_module('ml' + 'flow')"
+    )
+    assert project.run().status == "passed"
+    assert loaded(project) == 4
+
+
+def test_error_in_a_first_cell_is_reported_for_every_variant(tmp_path: Path) -> None:
+    project = sweep(tmp_path, KEEP, prefix="raise ValueError('no data today')")
+    state = project.run()
+    for stage in state.stages.values():
+        assert stage.failure is not None
+        assert (stage.failure.message, stage.failure.cell) == ("ValueError: no data today", 1)
+
+
+def test_error_below_names_its_cell(tmp_path: Path) -> None:
+    project = sweep(tmp_path, "1 / (k - 2)", KEEP)
+    state = project.run(jobs=1)
+    assert [stage.status for stage in state.stages.values()] == ["finished", "failed", "finished"]
+    failure = state.stages["work.try[k=2]"].failure
+    assert failure is not None
+    assert (failure.cell, failure.line, failure.message) == (3, 1, "ZeroDivisionError: division by zero")
+
+
+def test_killed_variant_leaves_the_others_alone(tmp_path: Path) -> None:
+    project = sweep(tmp_path, "import os, signal\nif k == 2: os.kill(os.getpid(), signal.SIGKILL)", KEEP)
+    state = project.run(jobs=2)
+    assert [stage.status for stage in state.stages.values()] == ["finished", "failed", "finished"]
+    assert state.stages["work.try[k=2]"].failure is not None
+    assert "SIGKILL" in state.stages["work.try[k=2]"].failure.message
