@@ -211,6 +211,36 @@ def test_programs_that_a_cell_started_do_not_outlive_a_stopped_run(begin: object
     check_next_run_works(started.project)
 
 
+DETACHED = """
+    import os, subprocess, time
+    from pathlib import Path
+    if not Path("go").exists():
+        # In a session of its own, started by a process that has ended: as far from the kernel as it gets.
+        options = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True"
+        code = f"import subprocess; print(subprocess.Popen(['sleep', '300'], {options}).pid)"
+        done = subprocess.run(["python3", "-c", code], capture_output=True, text=True, start_new_session=True)
+        Path("child").write_text(done.stdout)
+        Path("pid").write_text(str(os.getpid()))
+        time.sleep(300)
+"""
+
+
+def test_program_that_a_cell_has_detached_does_not_outlive_a_killed_run(begin: object) -> None:
+    started: Started = begin(DETACHED)  # type: ignore[operator]
+    child = int(started.project.text("child"))
+    started.process.kill()
+    started.process.communicate()
+    wait_until(lambda: not is_alive(child), ORPHANS_GONE_S)
+    wait_until(lambda: not is_alive(started.kernel), ORPHANS_GONE_S)
+    check_next_run_works(started.project)
+
+
+def test_program_that_a_cell_has_detached_ends_with_the_run(tmp_path: Path) -> None:
+    project = one_stage(tmp_path, DETACHED.replace("time.sleep(300)", "pass"))
+    assert project.run().status == "passed"
+    wait_until(lambda: not is_alive(int(project.text("child"))), ORPHANS_GONE_S)
+
+
 def test_reader_that_leaves_does_not_stop_the_run(tmp_path: Path) -> None:
     project = one_stage(tmp_path)
     with project.start("run", "--no-tracking") as process:

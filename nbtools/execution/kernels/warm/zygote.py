@@ -25,9 +25,10 @@ import time
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _LARGEST_REQUEST = 1 << 17
 #: Read when libraries are loaded; a kernel gets its own numbers after the fork.
 THREAD_VARIABLES = (
@@ -68,6 +69,7 @@ class Zygote:
         gc.disable()  # what is imported stays; a collection before a fork would only touch the shared pages
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: end_with_descendants())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for name in self.modules:
             self.bring(name)
@@ -110,7 +112,7 @@ class Zygote:
             _LARGEST_REQUEST, socket.CMSG_SPACE(8 * descriptors.itemsize)
         )
         if not data:
-            os._exit(0)
+            end_with_descendants()
         for level, kind, payload in extra:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
@@ -124,11 +126,11 @@ class Zygote:
         try:
             self.control.sendmsg([json.dumps(event).encode()], rights)
         except OSError:
-            os._exit(0)
+            end_with_descendants()
 
     def reap(self) -> None:
-        """Tell how children have ended."""
-        while self.children:
+        """Tell how children have ended; what a kernel left behind is a child here, too."""
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
@@ -168,10 +170,11 @@ class Zygote:
         """Turn this fork into a kernel; never returns."""
         code = 1
         try:
-            _end_with(parent)
+            _end_with(parent, signal.SIGKILL)
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             self.control.close()
             _close(
                 [
@@ -277,10 +280,45 @@ def threads() -> int:
         return 0
 
 
-def _end_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def _end_with(parent: int, number: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def end_with_descendants() -> NoReturn:
+    """End this process and everything that its kernels have started, however far it has gone from them."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while found := _descendants(os.getpid()):
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, 0):
+                pass
+    os._exit(0)
+
+
+def _descendants(pid: int) -> set[int]:
+    """Return the processes below ``pid``."""
+    below: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            # The name in brackets may hold anything, blanks and brackets too.
+            fields = (
+                Path(f"/proc/{name}/stat")
+                .read_text(encoding="utf-8", errors="replace")
+                .rpartition(")")[2]
+                .split()
+            )
+            below.setdefault(int(fields[1]), []).append(int(name))
+    found: set[int] = set()
+    pending = [pid]
+    while pending:
+        children = below.get(pending.pop(), [])
+        found.update(children)
+        pending += children
+    return found
 
 
 def _close(descriptors: list[int]) -> None:
@@ -292,7 +330,8 @@ def _close(descriptors: list[int]) -> None:
 def main(arguments: list[str]) -> None:
     """Begin: the control socket's descriptor, the parent's process id, and the modules to import."""
     control, parent, *modules = arguments
-    _end_with(int(parent))
+    _end_with(int(parent), signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if not hasattr(os, "pidfd_open"):
         sys.exit("this Python knows no pidfd")
     Zygote(socket.socket(fileno=int(control)), ["_nbtools_warm.shell", *modules], _live).run()
