@@ -37,7 +37,11 @@ _QUIET = {
     **dict.fromkeys(zygote.THREAD_VARIABLES, "1"),
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-_INLINE = "module://matplotlib_inline.backend_inline"
+_UNLESS_SET = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    # Idle threads of OpenBLAS spin for 2 ** 26 cycles by default, which would slow down what runs beside them.
+    "OPENBLAS_THREAD_TIMEOUT": "20",
+}
 
 
 class Cold(Exception):
@@ -344,7 +348,7 @@ class Zygote(Forker):
             self._process = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno()],
-                env={**environment, **_QUIET, "MPLBACKEND": environment.get("MPLBACKEND", _INLINE)},
+                env={**_UNLESS_SET, **environment, **_QUIET},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

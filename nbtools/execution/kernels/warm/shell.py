@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -33,6 +34,14 @@ from jupyter_client.session import Session
 from traitlets import Any as AnyTrait
 
 from . import wire, zygote
+
+# What a shell imports when it begins: better once, here, than in every fork.
+for _name in ("completerlib", "debugger", "debugger_backport", "oinspect"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(f"IPython.core.{_name}")
+with contextlib.suppress(ImportError):
+    importlib.import_module("IPython.extensions.storemagic")
+    importlib.import_module("sqlite3")
 
 #: More than this is sent although no line has ended.
 _LONGEST_LINE = 8_192

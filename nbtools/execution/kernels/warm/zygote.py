@@ -147,6 +147,7 @@ class Zygote:
             self.tell({"event": "refused", "id": request["id"], "why": "the process has threads"})
             _close(descriptors)
             return
+        _thread_pools()
         gc.freeze()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -249,11 +250,23 @@ def _settle(job: dict[str, Any]) -> None:
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
     sys.modules["__main__"] = types.ModuleType("__main__")
-    if "threadpoolctl" in sys.modules:
-        for library in sys.modules["threadpoolctl"].ThreadpoolController().lib_controllers:
-            names = {"openmp": THREAD_VARIABLES[:1], "blas": THREAD_VARIABLES[:4]}[library.user_api]
-            wanted = next((os.environ[name] for name in names if os.environ.get(name, "").isdigit()), "")
-            library.set_num_threads(int(wanted or job["processors"]))
+    for library in _thread_pools():
+        names = {"openmp": THREAD_VARIABLES[:1], "blas": THREAD_VARIABLES[:4]}[library.user_api]
+        wanted = next((os.environ[name] for name in names if os.environ.get(name, "").isdigit()), "")
+        library.set_num_threads(int(wanted or job["processors"]))
+
+
+_found_pools: dict[int, list[Any]] = {}
+
+
+def _thread_pools() -> list[Any]:
+    """Return the libraries that have been loaded and use threads; looked for once for all forks."""
+    if "threadpoolctl" not in sys.modules:
+        return []
+    if len(sys.modules) not in _found_pools:
+        _found_pools.clear()
+        _found_pools[len(sys.modules)] = sys.modules["threadpoolctl"].ThreadpoolController().lib_controllers
+    return _found_pools[len(sys.modules)]
 
 
 def finish() -> None:
