@@ -10,14 +10,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbtools.api import find, graph, history, lab, plan, run, schema, show, status, sync, why
+    from nbtools.api import find, fsck, gc, graph, history, lab, plan, run, schema, show, status, sync, why
     from nbtools.registry.package import PackagedVersion, package
 
 __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(
-        ("find", "graph", "history", "lab", "plan", "run", "schema", "show", "status", "sync", "why"),
+        (
+            "find",
+            "fsck",
+            "gc",
+            "graph",
+            "history",
+            "lab",
+            "plan",
+            "run",
+            "schema",
+            "show",
+            "status",
+            "sync",
+            "why",
+        ),
         "nbtools.api",
     ),
     **dict.fromkeys(("package", "PackagedVersion"), "nbtools.registry.package"),
@@ -26,6 +40,8 @@ _HOMES = {
 __all__ = [
     "PackagedVersion",
     "find",
+    "fsck",
+    "gc",
     "graph",
     "history",
     "lab",

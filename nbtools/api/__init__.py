@@ -21,6 +21,7 @@ from nbtools.api.looking import (
 )
 from nbtools.api.opening import find
 from nbtools.api.running import Listener, run
+from nbtools.api.upkeep import fsck, gc
 from nbtools.execution.state import RunState
 from nbtools.pipeline.explain import Explanation
 from nbtools.tracking.history import HistoryRow
@@ -34,6 +35,8 @@ __all__ = [
     "RunState",
     "StageStatus",
     "find",
+    "fsck",
+    "gc",
     "graph",
     "history",
     "lab",

@@ -108,7 +108,7 @@ def status(project: Path | str | None = None) -> ProjectStatus:
             for step in made.steps
         )
         running = holder(opened.project.state / "run.lock")
-        name = "" if running is None else str(running.get("run", "?"))
+        name = "" if running is None else str(running.get("run", ""))
         return ProjectStatus(opened.spec.project, opened.project.root, rows, name, made.missing)
 
 

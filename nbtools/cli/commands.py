@@ -342,6 +342,37 @@ def sync(project: Path | None, as_json: bool) -> int:
 
 
 @cli.command()
+@_json
+@click.pass_obj
+def fsck(project: Path | None, as_json: bool) -> int:
+    """Check every stored byte; set aside what is damaged, and say which stages make it again."""
+    report = api.fsck(project=project, note=_note)
+    _echo(views.record(report) if as_json else views.store_text(report))
+    return int(not report.sound)
+
+
+@cli.command()
+@click.option(
+    "--keep-days",
+    type=float,
+    default=30.0,
+    show_default=True,
+    metavar="N",
+    help="Keep what a run made or reused in the last N days.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Only print what would be freed.")
+@_json
+@click.pass_obj
+def gc(project: Path | None, keep_days: float, dry_run: bool, as_json: bool) -> None:
+    """Free stored results that are not in use and that no recent run needed.
+
+    A stage whose earlier result was freed runs again when it is wanted.
+    """
+    freed = api.gc(keep_days=keep_days, dry_run=dry_run, project=project, note=_note)
+    _echo(views.record(freed) if as_json else views.freed_text(freed, dry_run=dry_run))
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of pipelines.yaml, for editors."""
     _echo(api.schema())

@@ -7,12 +7,15 @@ import dataclasses
 import io
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbtools.api import Explanation, HistoryRow, ProjectStatus, RunState
 from nbtools.cli import text
 from nbtools.execution.events import Artifact
 from nbtools.pipeline.plan import Plan
+
+if TYPE_CHECKING:
+    from nbtools.execution.upkeep import Freed, StoreReport
 
 _HISTORY = ("status", "run", "commit", "branch", "message", "duration", "completed")
 
@@ -195,6 +198,36 @@ def run_text(run: RunState, width: int | None, *, color: bool) -> str:
         if stage.failure:
             lines += ["", text.failure(stage.stage, stage.notebook, stage.failure, color=color)]
     return "\n".join(lines)
+
+
+def store_text(report: StoreReport) -> str:
+    """Return what a check of the store found."""
+    lines = []
+    for finding in report.findings:
+        what = "; ".join(finding.needed_by[:3]) + (" …" if len(finding.needed_by) > 3 else "")
+        lines.append(f"{finding.state}  {finding.digest[:12]}  {what or 'belongs to no result'}")
+        if finding.mended:
+            lines.append(f"  mended: {finding.mended} holds the same bytes")
+        elif finding.rebuilt_by:
+            lines.append(
+                f"  {', '.join(finding.rebuilt_by[:3])} makes it again when it is wanted: nbtools run"
+            )
+        elif finding.needed_by:
+            lines.append("  no stage of pipelines.yaml makes it any more")
+    state = "all sound" if not report.findings else f"{len(report.findings)} not sound"
+    mended = sum(1 for finding in report.findings if finding.mended)
+    state += f", {mended} of them mended" if mended else ""
+    lines.append(f"{report.objects:,} objects, {text.size(report.size_bytes)}: {state}")
+    return "\n".join(lines)
+
+
+def freed_text(freed: Freed, *, dry_run: bool) -> str:
+    """Return what was freed."""
+    verb = "would free" if dry_run else "freed"
+    return (
+        f"{verb} {text.size(freed.size_bytes)} in {freed.objects:,} objects of {freed.results:,} earlier results; "
+        f"{text.size(freed.kept_bytes)} in {freed.kept_objects:,} objects are kept"
+    )
 
 
 def record(value: Any) -> Any:

@@ -90,6 +90,7 @@ class _Attempt:
         self.started_at = time.time()
         self.tracking_run = ""
         self.reports_metrics = False
+        self.inputs: tuple[Artifact, ...] = ()
 
     def run(self) -> Success:
         try:
@@ -105,6 +106,7 @@ class _Attempt:
 
     def _run(self) -> Success:
         self._check_inputs()
+        self.inputs = self._inputs()
         self.folder.mkdir(parents=True)
         begun = self.around.tracking.begin(self.step.key, self.number)
         text = self.workspace.notebook_text(self.stage.notebook)
@@ -114,8 +116,7 @@ class _Attempt:
         if executed.failure:
             raise Failed(executed.failure)
         self._check_outputs()
-        self._check_unchanged()
-        return self._commit(executed, text)
+        return self._commit(executed, text, self._changed_inputs())
 
     # Before
 
@@ -143,7 +144,7 @@ class _Attempt:
                 fingerprint=self.step.fingerprint,
                 attempt=self.number,
                 params=self.ingredients.params,
-                inputs=self._inputs(),
+                inputs=self.inputs,
                 python=self.ingredients.python,
                 interpreter=self.workspace.interpreter(self.stage).path if python else "",
             )
@@ -329,7 +330,7 @@ class _Attempt:
             "notebook": self.stage.notebook,
             "notebook_digest": self.workspace.digests[self.stage.notebook],
             "params": ingredients["params"],
-            "inputs": [asdict(item) for item in self._inputs()],
+            "inputs": [asdict(item) for item in self.inputs],
             "python": self.ingredients.python,
             "packages": ingredients["packages"],
             "modules": ingredients["modules"],
@@ -351,18 +352,21 @@ class _Attempt:
             if schema is not None and (found := self.around.contracts.violations(staged, schema)):
                 raise Failed(_contract_failure(output.dataset, output.path, str(schema), found))
 
-    def _check_unchanged(self) -> None:
-        """A result must belong to the inputs that its fingerprint names."""
+    def _changed_inputs(self) -> tuple[str, ...]:
+        """Return the inputs that are no longer what the fingerprint names: work is kept, but not taken for theirs."""
+        changed: list[str] = []
         for item in self.step.variant.inputs:
             wanted = self.ingredients.inputs[item.variable]
             digests = wanted if isinstance(wanted, list) else [wanted]
             for path, digest in zip(item.paths, digests, strict=True):
                 self.workspace.forget(path)
                 if self.workspace.digest_of(path) != digest:
-                    message = f"the input {item.dataset!r} ({path}) changed while the stage ran"
-                    raise Failed(
-                        Failure("contract", message, fix="run again; nothing was kept of this attempt")
+                    changed.append(item.dataset)
+                    self.around.note(
+                        f"{self.step.key}: the input {item.dataset!r} ({path}) changed while it ran; "
+                        "its result is kept, and the next run makes it anew"
                     )
+        return tuple(dict.fromkeys(changed))
 
     def _metrics(self) -> tuple[Mapping[str, float], Mapping[str, float] | None]:
         """Return what the notebook logged, and what the result in use had logged."""
@@ -378,7 +382,7 @@ class _Attempt:
         champion = self.workspace.database.in_use(self.step.key)
         return metrics, champion.metrics if champion else None
 
-    def _commit(self, executed: Executed, text: str) -> Success:
+    def _commit(self, executed: Executed, text: str, changed_inputs: Sequence[str]) -> Success:
         """Put everything into the store, then write the record, then show it in the workspace."""
         metrics, champion = self._metrics()
         store = self.workspace.store
@@ -406,7 +410,8 @@ class _Attempt:
             duration_s=finished_at - self.started_at,
             metrics=metrics,
             champion=champion,
-            extra={"notebook": self.stage.notebook, "inputs": [asdict(item) for item in self._inputs()]},
+            changed_inputs=changed_inputs,
+            extra={"notebook": self.stage.notebook, "inputs": [asdict(item) for item in self.inputs]},
         )
         judged = verdicts(replace(self.step, completion=completion))
         refused = [verdict for verdict in judged if not verdict.holds]

@@ -117,6 +117,26 @@ class Database:
         latest = _Decoded({stage: by_number[number] for stage, number in used if number in by_number})
         return newest, latest
 
+    def results(self) -> dict[int, Completion]:
+        """Return every completion by its number, oldest first."""
+        with self._explained(), self._lock:
+            rows = self._connection.execute("SELECT id, record FROM completion ORDER BY id").fetchall()
+        return {number: _completion(record) for number, record in rows}
+
+    def numbers_in_use(self) -> set[int]:
+        """Return the numbers of the stages' present results."""
+        with self._explained(), self._lock:
+            return {number for (number,) in self._connection.execute("SELECT completion FROM current")}
+
+    def last_uses(self) -> dict[str, float]:
+        """Return when a run last made or reused the result of each fingerprint."""
+        query = (
+            "SELECT json_extract(body, '$.fingerprint'), max(at) FROM event "
+            "WHERE kind IN ('StageFinished', 'StageReused') GROUP BY 1"
+        )
+        with self._explained(), self._lock:
+            return dict(self._connection.execute(query).fetchall())
+
     # The journal
 
     def append(self, event: Event) -> None:
@@ -248,6 +268,7 @@ class _Decoded(dict[str, Completion]):
 def _completion(text: str) -> Completion:
     record = json.loads(text)
     record["ingredients"] = from_record(record["ingredients"])
+    record["changed_inputs"] = tuple(record.get("changed_inputs", ()))
     return Completion(**{name: record[name] for name in Completion.__slots__ if name in record})
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
+import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from nbtools.errors import DataError
-from nbtools.execution.digest import TREE, Entry, Measured, read_listing, tree_listing
+from nbtools.execution.digest import TREE, Entry, Measured, Memo, file_digest, read_listing, tree_listing
 from nbtools.execution.files import sync_folder, write_atomically
 
 _CHUNK_BYTES = 1 << 20
 #: ioctl(2) request that makes a file share another's blocks until one of them is written to.
 _FICLONE = 0x40049409
+_NAME = re.compile(rf"[0-9a-f]{{62}}({re.escape(TREE)})?")
 
 
 class Store:
@@ -78,6 +80,68 @@ class Store:
         if not self.path(digest).exists():
             write_atomically(self.path(digest), content)
         return digest
+
+    def objects(self) -> Iterator[str]:
+        """Yield the digest of every object; what was set aside is none."""
+        for folder in sorted(self.folder.glob("[0-9a-f][0-9a-f]")):
+            for path in sorted(folder.iterdir()):
+                if _NAME.fullmatch(path.name):
+                    yield folder.name + path.name
+
+    def size(self, digest: str) -> int:
+        """Return the size of an object in bytes."""
+        return self.path(digest).stat().st_size
+
+    def is_sound(self, digest: str) -> bool:
+        """Tell whether an object's bytes are those of its name; all of them are read."""
+        try:
+            return file_digest(self.path(digest)) == digest.removesuffix(TREE)
+        except OSError:  # a disk that cannot read it back
+            return False
+
+    def parts(self, digest: str) -> Iterator[str]:
+        """Yield the object itself and everything that it lists.
+
+        Raises
+        ------
+        DataError
+            If it is a listing that is gone or damaged.
+        """
+        yield digest
+        if digest.endswith(TREE):
+            for entry in read_listing(self.read(digest)):
+                if entry.mode != "d":
+                    yield entry.digest
+
+    def set_aside(self, digest: str) -> None:
+        """Move an object to where nobody takes it for sound."""
+        place = self.folder / "damaged" / digest
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self.path(digest), place)
+
+    def recover(self, digest: str, source: Path) -> bool:
+        """Take an object's bytes from a file or folder that holds them, if it does; tell whether it did."""
+        measured = Memo().measure(source)
+        if measured is None:
+            return False
+        if not source.is_dir():
+            return measured.digest == digest and self._add_file(source) == digest
+        entries = list(Memo().entries(source))
+        if measured.digest == digest:
+            write_atomically(self.path(digest), tree_listing(entries))
+            return True
+        return any(
+            entry.digest == digest and self._add_file(source / entry.path) == digest for entry in entries
+        )
+
+    def remove(self, digest: str) -> None:
+        """Remove an object."""
+        self.path(digest).unlink(missing_ok=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove what processes that were killed have left half written; nobody may be writing now."""
+        for path in self.folder.glob("**/.*.tmp"):
+            path.unlink(missing_ok=True)
 
     def read(self, digest: str) -> bytes:
         """Return the bytes of an object.
@@ -155,10 +219,9 @@ class Store:
             raise self._damaged(digest)
 
     def _damaged(self, digest: str) -> DataError:
-        place = self.path(digest)
-        shutil.move(place, place.with_name(place.name + ".damaged"))
+        self.set_aside(digest)
         fix = "it was set aside; run again and the stage that made it will rebuild it"
-        return DataError.of("a stored object is damaged", where=str(place), fix=fix)
+        return DataError.of("a stored object is damaged", where=str(self.path(digest)), fix=fix)
 
 
 def _copy(source: Path, target: int) -> str:

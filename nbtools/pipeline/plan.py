@@ -5,7 +5,7 @@ Rules of this file: no I/O. What is known of the workspace and the store comes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -41,10 +41,15 @@ class Completion:
         Size in bytes of each output by variable.
     executed, source
         Digests of the executed notebook and of the notebook as it was before.
+    streams
+        Digests of what cells printed beyond what their notebook keeps, by file name.
     champion
         Metrics of the result that was in use when this one was made; None if there was none. With
         ``metrics`` they are all that a gate is judged by, so that a result's verdict never depends on
         when it is asked for.
+    changed_inputs
+        Inputs that changed while it was made: nobody knows which of their bytes it belongs to, so that it
+        is in use, but never found by its fingerprint.
     """
 
     stage: str
@@ -60,6 +65,8 @@ class Completion:
     duration_s: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     champion: Mapping[str, float] | None = None
+    changed_inputs: Sequence[str] = ()
+    streams: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -170,6 +177,9 @@ def decide(variant: Variant, done: Mapping[str, Step], world: Surroundings, *, f
     if forced:
         return replace(step, reasons=("forced",))
     completion = world.completion_of(fingerprint)
+    if completion is not None and completion.changed_inputs:
+        changed = ", ".join(completion.changed_inputs)
+        return replace(step, reasons=(f"{changed} changed while it was made",))
     if completion is None:
         return replace(step, reasons=_why_run(variant.key, ingredients, world))
     step = replace(step, completion=completion)
