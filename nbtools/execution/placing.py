@@ -37,7 +37,7 @@ def place(source: Path, path: str, workspace: Workspace, run: str, note: Callabl
         )
     if os.path.lexists(target) and (source.is_dir() or (target.is_dir() and not target.is_symlink())):
         # A folder cannot be replaced in one step. Whoever is killed in between finds it restored next time.
-        old = _free(workspace.project.attempts / "replaced" / path)
+        old = _free(workspace.project.attempts / run / "replaced" / path)
         old.parent.mkdir(parents=True, exist_ok=True)
         os.replace(target, old)
         os.replace(source, target)
