@@ -27,11 +27,11 @@ from nbtools.execution.events import (
     StageTracked,
 )
 from nbtools.execution.files import operation_error, write_atomically
+from nbtools.execution.kernel_watch import KernelWatch
 from nbtools.execution.kernels.processes import RunningKernel
 from nbtools.execution.kernels.session import Session
 from nbtools.execution.kernels.warm.nursery import ForkedKernel, ForkJob
 from nbtools.execution.kernels.warm.prefix import may_be_shared
-from nbtools.execution.memory import MemoryWatch
 from nbtools.execution.notebook import Executed, Job, execute, plain
 from nbtools.execution.outcome import Around, Failed, Success, gate_failure
 from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place
@@ -90,6 +90,7 @@ class _Attempt:
         self.started_at = time.time()
         self.tracking_run = ""
         self.reports_metrics = False
+        self.forked = False
         self.inputs: tuple[Artifact, ...] = ()
 
     def run(self) -> Success:
@@ -169,7 +170,7 @@ class _Attempt:
     def _execute(self, text: str, begun: Future[dict[str, str]]) -> Executed:
         facts = self.workspace.notebooks[self.stage.key]
         kernels: list[RunningKernel] = []
-        watches: list[MemoryWatch] = []
+        watches: list[KernelWatch] = []
         may_wait = self._fork_is_possible() and not self.workspace.mentions_mlflow(self.stage)
         tracking = self.around.tracking.address() if may_wait else self._tracked(begun)
         environment = self._environment(tracking)
@@ -196,8 +197,7 @@ class _Attempt:
         def on_kernel(kernel: RunningKernel) -> None:
             kernels.append(kernel)
             self.around.cancellation.watch(kernel)
-            if self.stage.resources.memory_bytes:
-                watches.append(MemoryWatch(kernel, self.stage.resources.memory_bytes))
+            watches.append(KernelWatch(kernel, self.stage.resources.memory_bytes, self._unresponsive))
 
         try:
             executed = execute(job, self.around.cancellation.flag, on_kernel, self._on_cell)
@@ -207,7 +207,28 @@ class _Attempt:
             for kernel in kernels:
                 self.around.cancellation.forget(kernel)
         exceeded = max((watch.exceeded_bytes for watch in watches), default=0)
-        return self._out_of_memory(executed, exceeded) if exceeded and executed.failure else executed
+        if exceeded and executed.failure:
+            return self._out_of_memory(executed, exceeded)
+        return self._lost_with_its_zygote(executed)
+
+    def _unresponsive(self, pid: int) -> None:
+        budget = (
+            "its budget ends it" if self.stage.timeout_s or self.stage.cell_timeout_s else "it has no timeout"
+        )
+        self.around.note(
+            f"{self.step.key}: its kernel is unresponsive: process {pid} is stopped; "
+            f"kill -CONT {pid} wakes it, {budget}"
+        )
+
+    def _lost_with_its_zygote(self, executed: Executed) -> Executed:
+        """Tell a kernel that died because nbtools' own process did from one that died by itself."""
+        failure = executed.failure
+        if failure is None or failure.kind != "kernel died" or not self.forked:
+            return executed
+        if self._fork_is_possible():
+            return executed
+        message = "the process that this kernel was forked from has ended, and the kernel with it"
+        return replace(executed, failure=replace(failure, kind="zygote died", message=message))
 
     def _out_of_memory(self, executed: Executed, held_bytes: int) -> Executed:
         assert executed.failure is not None
@@ -247,6 +268,7 @@ class _Attempt:
 
     def _fork(self, job: ForkJob) -> ForkedKernel:
         assert self.around.nursery is not None
+        self.forked = True
         given_up = self.around.cancellation.flag.is_set
         return self.around.nursery.fork(self.workspace.interpreter(self.stage).path, job, given_up)
 

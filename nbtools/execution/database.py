@@ -132,7 +132,7 @@ class Database:
         """Return when a run last made or reused the result of each fingerprint."""
         query = (
             "SELECT json_extract(body, '$.fingerprint'), max(at) FROM event "
-            "WHERE kind IN ('StageFinished', 'StageReused') GROUP BY 1"
+            "WHERE kind IN ('StageFinished', 'StageReused') AND json_valid(body) GROUP BY 1"
         )
         with self._explained(), self._lock:
             return dict(self._connection.execute(query).fetchall())
@@ -170,7 +170,8 @@ class Database:
         """Return, for each stage that was ever tried, how it ended the last time."""
         query = (
             "SELECT body FROM event WHERE id IN (SELECT max(id) FROM event WHERE kind IN "
-            "('StageFinished', 'StageFailed', 'StageReused') GROUP BY json_extract(body, '$.stage'))"
+            "('StageFinished', 'StageFailed', 'StageReused') AND json_valid(body) "
+            "GROUP BY json_extract(body, '$.stage'))"
         )
         with self._explained(), self._lock:
             rows = self._connection.execute(query).fetchall()
@@ -274,9 +275,10 @@ def _completion(text: str) -> Completion:
 
 def _decode(body: str) -> Event | None:
     try:
-        return decode(json.loads(body))
+        record = json.loads(body)
+        return decode(record) if isinstance(record, dict) else None
     except (ValueError, TypeError):
-        return None  # written by a newer nbtools
+        return None  # damaged, or written by a newer nbtools
 
 
 def _connect(path: Path, writable: bool) -> sqlite3.Connection:

@@ -332,7 +332,7 @@ class Run:
     # Stages; these run in the pool's threads
 
     def _run_stage(self, step: Step, upstream: Sequence[Completion]) -> Success | Failure:
-        number = 0
+        number = failures = 0
         while True:
             number += 1
             started = time.time()
@@ -343,12 +343,16 @@ class Run:
             except Exception as error:  # a defect of ours must not stop the other stages
                 log.exception("stage %s", step.key)
                 failure = Failure("system", f"{type(error).__name__}: {error}")
-            again = number <= step.variant.stage.retries and failure.kind in _RETRIED
+            # A process of nbtools' own has died: no fault of the stage's, and the next attempt does without it.
+            lost = failure.kind == "zygote died"
+            failures += not lost
+            again = lost or (failures <= step.variant.stage.retries and failure.kind in _RETRIED)
             if not again or self.cancellation.flag.is_set():
                 self._fail(step, failure, time.time() - started, number)
                 return failure
             self.emit(StageRetried(self.run_id, time.time(), step.key, number, failure))
-            self.cancellation.flag.wait(min(2.0 ** (number - 1), _LONGEST_BACKOFF_S))
+            if not lost:
+                self.cancellation.flag.wait(min(2.0 ** (failures - 1), _LONGEST_BACKOFF_S))
 
     def _succeed(self, step: Step, success: Success) -> Success:
         completion = success.completion

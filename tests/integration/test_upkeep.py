@@ -48,7 +48,7 @@ def test_damage_is_mended_from_the_workspace_where_that_has_the_same_bytes(ran: 
     assert found.returncode == 0
     assert "data.double: doubled" in found.stdout
     assert "mended: data/doubled.txt holds the same bytes" in found.stdout
-    assert _object(ran, b"2\n4\n6")
+    assert _object(ran, b"2\n4\n6").is_file()
     assert nbtools.api.fsck(project=ran.root).findings == ()
 
 
@@ -94,7 +94,7 @@ def test_a_damaged_file_within_a_stored_folder_is_mended_from_the_folder_in_the_
     _damage(_object(project, b"deep"))
     (finding,) = nbtools.api.fsck(project=tmp_path).findings
     assert finding.mended == "result.txt"
-    assert _object(project, b"deep")
+    assert _object(project, b"deep").is_file()
 
 
 def test_only_what_is_not_in_use_is_freed_and_runs_again_when_it_is_wanted(ran: SmallProject) -> None:

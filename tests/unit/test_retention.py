@@ -12,7 +12,7 @@ def _result(fingerprint: str, at: float) -> Completion:
     return Completion(
         "a.b",
         fingerprint,
-        Ingredients(code="", params={}),
+        Ingredients(code=(), params={}),
         {"out": f"o{at}"},
         executed=f"e{at}",
         finished_at=at,

@@ -216,6 +216,7 @@ class Forker:
 
     def __init__(self, control: socket.socket, name: str) -> None:
         self.unsafe = ""
+        self.lost = False
         self._name = name
         self._control = control
         self._forks: dict[int, Future[tuple[int, int]]] = {}
@@ -319,7 +320,7 @@ class Forker:
                     forked.set_result((event["pid"], descriptors[0]))
             case "refused":
                 if forked := self._forks.pop(event["id"], None):
-                    forked.set_exception(Cold(event["why"]))
+                    _deny(forked, event["why"])
             case "exited":
                 if ended := self._kernels.pop(event["id"], None):
                     ended.set_result(event["code"])
@@ -328,9 +329,10 @@ class Forker:
         with self._changing:
             forks, self._forks = self._forks, {}
         for forked in forks.values():
-            forked.set_exception(Cold(why))
+            _deny(forked, why)
 
     def _lost(self) -> None:
+        self.lost = True
         self.unsafe = self.unsafe or f"{self._name} has ended"
         self._refuse(self.unsafe)
         for ended in self._kernels.values():
@@ -397,7 +399,7 @@ class Nursery:
 
     def has(self, python: str) -> bool:
         """Tell whether forks may be asked for on an interpreter."""
-        return python in self._zygotes
+        return python in self._zygotes and not self._zygotes[python].lost
 
     def fork(self, python: str, job: ForkJob, given_up: Callable[[], bool] = bool) -> ForkedKernel:
         """Return a warm kernel.
@@ -418,6 +420,12 @@ class Nursery:
         for item in self._zygotes.values():
             item.close()
         self._zygotes.clear()
+
+
+def _deny(forked: Future[tuple[int, int]], why: str) -> None:
+    """Tell whoever waits for a fork that there will be none; who has given up waiting is told nothing."""
+    if forked.set_running_or_notify_cancel():
+        forked.set_exception(Cold(why))
 
 
 def _read(descriptor: int) -> bytes:
