@@ -34,7 +34,7 @@ from nbtools.execution.kernels.warm.nursery import ForkedKernel, ForkJob
 from nbtools.execution.kernels.warm.prefix import may_be_shared
 from nbtools.execution.notebook import Executed, Job, execute, plain
 from nbtools.execution.outcome import Around, Failed, Success, gate_failure
-from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place
+from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place, replace_printed
 from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
 from nbtools.pipeline.plan import Completion, Step, verdicts
@@ -186,6 +186,8 @@ class _Attempt:
             environment=environment,
             save_to=self.folder / "notebook.ipynb",
             log=self.folder / "kernel.log",
+            printed=self.folder / "printed",
+            printed_as=f"{file_name(self.step.key)}.printed",
             masking=self.around.masking,
             timeout_s=self.stage.timeout_s,
             cell_timeout_s=self.stage.cell_timeout_s,
@@ -433,6 +435,7 @@ class _Attempt:
             metrics=metrics,
             champion=champion,
             changed_inputs=changed_inputs,
+            streams={path.name: store.add(path).digest for path in self._printed()},
             extra={"notebook": self.stage.notebook, "inputs": [asdict(item) for item in self.inputs]},
         )
         judged = verdicts(replace(self.step, completion=completion))
@@ -448,8 +451,12 @@ class _Attempt:
             place(self._staged(output), output.path, self.workspace, self.around.run, self.around.note)
         path = executed_notebook(self.step, self.workspace)
         write_atomically(path, executed.text.encode("utf-8", "surrogatepass"), durable=False)
+        replace_printed(self._printed(), path)
         forget_failure(self.step, self.workspace)
         return self.project.relative(path)
+
+    def _printed(self) -> list[Path]:
+        return sorted((self.folder / "printed").glob("*.gz"))
 
     def _keep_notebook(self, failure: Failure) -> Failure:
         """Keep the partially executed notebook; that of the last success stays where it is."""
@@ -459,6 +466,7 @@ class _Attempt:
         path = self.project.failed / f"{file_name(self.step.key)}.ipynb"
         try:
             write_atomically(path, partial.read_bytes(), durable=False)
+            replace_printed(self._printed(), path)
         except OSError:
             return failure  # a full disk: the failure itself matters more
         return replace(failure, notebook=self.project.relative(path))

@@ -27,6 +27,11 @@ class Masking:
         # The longest first: one form may be part of another.
         self._forms = sorted(forms, key=len, reverse=True)
 
+    @property
+    def reach(self) -> int:
+        """The longest text that is replaced, in characters."""
+        return len(self._forms[0]) if self._forms else 0
+
     def text(self, text: str) -> str:
         """Return ``text`` without any secret."""
         for form in self._forms:

@@ -19,6 +19,7 @@ from papermill.translators import translate_parameters
 
 from nbtools.execution.events import Failure
 from nbtools.execution.kernels import engine as _engine  # noqa: F401 - registers the engine
+from nbtools.execution.kernels.output import Spill
 from nbtools.execution.kernels.session import Session, Verdict
 from nbtools.execution.masking import Masking
 from nbtools.pipeline.notebook import INJECTED, code_cells
@@ -47,6 +48,8 @@ class Job:
         Values of the injected cell, by variable.
     final
         The same with the paths where outputs end up: what the executed notebook shows afterwards.
+    printed, printed_as
+        Folder for what cells print beyond what their notebook keeps, and what readers know it by.
     timeout_s, cell_timeout_s
         Budgets of the notebook and of each cell in seconds; None means no limit.
     fork
@@ -68,6 +71,8 @@ class Job:
     environment: Mapping[str, str]
     save_to: Path
     log: Path
+    printed: Path
+    printed_as: str
     masking: Masking
     timeout_s: float | None = None
     cell_timeout_s: float | None = None
@@ -116,6 +121,7 @@ def execute(
             log=log,
             fork=job.fork,
             late=job.late,
+            spill=lambda number: _spill(job, f"cell-{number}.txt.gz"),
             on_kernel=on_kernel,
             on_cell=on_cell,
         )
@@ -124,6 +130,10 @@ def execute(
         failure = _run(job, session)
     text = session.text if failure else _with_final_values(session.text, job)
     return Executed(text, failure)
+
+
+def _spill(job: Job, name: str) -> Spill:
+    return Spill(job.printed / name, f"{job.printed_as}/{name}", job.masking.text, job.masking.reach)
 
 
 def _run(job: Job, session: Session) -> Failure | None:

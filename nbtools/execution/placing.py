@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,7 +70,11 @@ def restore(step: Step, workspace: Workspace, run: str, note: Callable[[str], No
             place(staged, output.path, workspace, run, note)
         if step.completion.executed:
             executed = workspace.store.read(step.completion.executed)
-            write_atomically(executed_notebook(step, workspace), executed, durable=False)
+            path = executed_notebook(step, workspace)
+            write_atomically(path, executed, durable=False)
+            for name, digest in step.completion.streams.items():
+                workspace.store.extract(digest, folder / "printed" / name)
+            replace_printed(sorted((folder / "printed").glob("*.gz")), path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -82,7 +86,19 @@ def executed_notebook(step: Step, workspace: Workspace) -> Path:
 
 def forget_failure(step: Step, workspace: Workspace) -> None:
     """Remove the notebook of a failed attempt: the stage has a result now."""
-    (workspace.project.failed / f"{file_name(step.key)}.ipynb").unlink(missing_ok=True)
+    path = workspace.project.failed / f"{file_name(step.key)}.ipynb"
+    path.unlink(missing_ok=True)
+    replace_printed((), path)
+
+
+def replace_printed(files: Sequence[Path], notebook: Path) -> None:
+    """Move what cells printed beyond what their notebook keeps to where it says that they are."""
+    folder = notebook.with_suffix(".printed")
+    if folder.exists():
+        shutil.rmtree(folder)
+    for file in files:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.replace(file, folder / file.name)
 
 
 def file_name(key: str) -> str:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nbtools.execution.kernels.output import BoundedText
 from nbtools.execution.masking import MASK, Masking
 
 SECRET = 'p@ss "wörd"/\\1'
@@ -72,28 +71,3 @@ def test_no_secret_is_left_in_any_text(secret: str, before: str, after: str) -> 
 )
 def test_without_secrets_nothing_changes(value: Any) -> None:
     assert Masking({}).value(value) == value
-
-
-# Bounded output
-
-
-@given(st.lists(st.text(max_size=30)), st.integers(2, 40))
-def test_text_is_bounded_and_keeps_head_and_tail(parts: list[str], limit: int) -> None:
-    kept = BoundedText(limit)
-    for part in parts:
-        kept.add(part)
-    whole, half = "".join(parts), limit // 2
-    if len(whole) <= 2 * half:
-        assert kept.text() == whole
-    else:
-        dropped = len(whole) - 2 * half
-        assert kept.text() == f"{whole[:half]}\n… {dropped:,} characters left out …\n{whole[-half:]}"
-
-
-def test_fifty_megabytes_of_output_are_kept_in_two_parts() -> None:
-    kept = BoundedText()
-    for _ in range(50):
-        kept.add("x" * 1_000_000)
-    kept.add("the end")
-    assert len(kept.text()) < 1_000_100
-    assert kept.text().endswith("xthe end")

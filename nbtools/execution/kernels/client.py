@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellExecutionError, CellTimeoutError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
 
-from nbtools.execution.kernels.output import BoundedText
+from nbtools.execution.kernels import output as bounds
+from nbtools.execution.kernels.output import CellText
 from nbtools.execution.kernels.processes import RunningKernel, how_it_ended
 from nbtools.execution.kernels.session import Session
 from nbtools.pipeline.notebook import INJECTED
@@ -26,7 +26,11 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
     def __init__(self, progress: NotebookExecutionManager, session: Session, **kwargs: Any) -> None:
         super().__init__(progress, raise_on_iopub_timeout=False, **kwargs)
         self.session = session
-        self._streams: dict[int, tuple[Any, BoundedText]] = {}
+        self.clear_before_next_output = False
+        self._text: CellText | None = None  # of the cell that runs
+        self._number = 0
+        self._kept = 0  # what the outputs of the cells before take, in characters
+        self._displayed = 0  # what those of this cell take beside its text
         self._asked_to_exit = False
         self.kernel: RunningKernel | None = None
         self.first = 0  # the cell to begin with; what stands before it has been run elsewhere
@@ -50,6 +54,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
             verdict.kind, verdict.message, verdict.cell = "cancelled", "the run was cancelled", number
             return False
         started = time.monotonic()
+        self._number = number
         self.nb_man.cell_start(cell, index)
         self.session.on_cell(number, None)
         try:
@@ -87,7 +92,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
         elif isinstance(error, CellExecutionError):
             exits = error.ename == "SystemExit"
             verdict.kind = "exit" if exits else "error"
-            verdict.message = f"{error.ename}: {error.evalue}".rstrip(": ")
+            verdict.message = bounds.shortened(f"{error.ename}: {error.evalue}".rstrip(": "))
             if exits:
                 verdict.message += "; a stage must run to its end, so the cells after it did not run"
             shown = [output for output in cell.get("outputs", ()) if output.output_type == "error"]
@@ -100,38 +105,72 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
         payload = execute_reply["content"].get("payload") or ()
         self._asked_to_exit |= any(item.get("source") == "ask_exit" for item in payload)
 
-    def output(self, outs: list[Any], msg: Any, display_id: str | None, cell_index: int) -> Any:
-        """Take in an output; parts of one stream are joined, and bounded."""
-        hooked = self.output_hook_stack[msg["parent_header"].get("msg_id")]
-        if msg["msg_type"] != "stream" or hooked or self.clear_before_next_output:
-            return super().output(outs, msg, display_id, cell_index)
-        last = outs[-1] if outs else None
-        if last is None or last.output_type != "stream" or last.name != msg["content"]["name"]:
-            last = nbformat.v4.new_output("stream", name=msg["content"]["name"], text="")
-            outs.append(last)
-        # The output is kept with its text: an id means something only while what it belongs to lives.
-        self._streams.setdefault(id(last), (last, BoundedText()))[1].add(msg["content"]["text"])
-        return None
-
-    def process_message(self, *args: Any, **kwargs: Any) -> Any:
+    def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
         """Take in a message of the kernel; what came so far is saved now and then."""
-        output = NotebookClient.process_message(self, *args, **kwargs)
+        output = NotebookClient.process_message(self, self._bounded(msg), cell, cell_index)
         self.save_now_and_then()
         return output
+
+    def _bounded(self, msg: Any) -> Any:
+        """Return a message that a notebook can take in."""
+        kind, content = msg["msg_type"], msg["content"]
+        if kind == "error":
+            return {**msg, "content": bounds.shortened_error(content)}
+        if kind not in ("display_data", "execute_result", "update_display_data"):
+            return msg
+        size = bounds.characters(content)
+        if self._kept + self._displayed + size > bounds.NOTEBOOK_CHARACTERS:
+            return {**msg, "content": bounds.left_out(content, size)}
+        if kind != "update_display_data":
+            self._displayed += size
+        return msg
+
+    def output(self, outs: list[Any], msg: Any, display_id: str | None, cell_index: int) -> Any:
+        """Take in an output; parts of one stream are joined, and bounded."""
+        if self.output_hook_stack[msg["parent_header"].get("msg_id")]:
+            return super().output(outs, msg, display_id, cell_index)
+        if self.clear_before_next_output:
+            self._forget_outputs()
+        if msg["msg_type"] != "stream":
+            return super().output(outs, msg, display_id, cell_index)
+        if self.clear_before_next_output:
+            outs[:] = []
+            self.clear_display_id_mapping(cell_index)
+            self.clear_before_next_output = False
+        if self._text is None:
+            room = bounds.NOTEBOOK_CHARACTERS - self._kept - self._displayed
+            limit = max(bounds.LEAST_CHARACTERS, min(bounds.KEPT_CHARACTERS, room))
+            spill = self.session.spill(self._number) if self.session.spill else None
+            self._text = CellText(outs, limit, spill)
+        self._text.add(msg["content"]["name"], msg["content"]["text"])
+        if gone := self._text.empty_outputs():
+            for places in self._display_id_map.values():
+                if cell_index in places:
+                    places[cell_index] = [bounds.without(gone, place) for place in places[cell_index]]
+        return None
+
+    def clear_output(self, outs: list[Any], msg: Any, cell_index: int) -> None:
+        """Remove what the cell has put out so far."""
+        super().clear_output(outs, msg, cell_index)
+        if not outs:
+            self._forget_outputs()
+
+    def _forget_outputs(self) -> None:
+        if self._text is not None:
+            self._text.close()
+        self._text, self._displayed = None, 0
 
     def save_now_and_then(self) -> None:
         """Save what there is in the middle of a cell, unless that was done a moment ago."""
         if self.nb_man.is_due():
-            for cell in self.nb.cells:
-                if cell.cell_type == "code":
-                    self._fill(cell)
+            if self._text is not None:
+                self._text.fill()
             self.nb_man.save()
 
     def _settle(self, cell: Any) -> None:
-        self._fill(cell)
-        self._streams.clear()
-
-    def _fill(self, cell: Any) -> None:
-        for output in cell.get("outputs", ()):
-            if output.output_type == "stream" and id(output) in self._streams:
-                output.text = self._streams[id(output)][1].text()
+        """Close the outputs of a cell that has ended."""
+        if self._text is not None:
+            self._text.close()
+        streams = [item for item in cell.get("outputs", ()) if item.output_type == "stream"]
+        self._kept += self._displayed + sum(len(item.text) for item in streams)
+        self._text, self._displayed = None, 0

@@ -24,9 +24,22 @@ def end_with_parent() -> None:
         sys.exit("whoever started this kernel has gone")
 
 
+def _launch() -> None:
+    """Start ipykernel; output that the other side takes in too slowly waits instead of being dropped."""
+    import zmq
+    from ipykernel.kernelapp import IPKernelApp
+
+    class Lossless(IPKernelApp):
+        def init_iopub(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+            super().init_iopub(context)  # type: ignore[no-untyped-call]
+            thread = self.iopub_thread
+            with contextlib.suppress(AttributeError):  # of an ipykernel that is built otherwise
+                thread.schedule(lambda: thread.socket.setsockopt(zmq.XPUB_NODROP, 1))
+
+    Lossless.launch_instance()
+
+
 if __name__ == "__main__":
     end_with_parent()
     del sys.path[0]  # this file's folder
-    from ipykernel.kernelapp import launch_new_instance
-
-    launch_new_instance()
+    _launch()

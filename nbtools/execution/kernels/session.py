@@ -8,6 +8,8 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import IO, Any
 
+from nbtools.execution.kernels.output import Spill
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -65,6 +67,8 @@ class Session:
     on_cell
         Called with the number of a code cell in the source notebook (0 for the injected one), and
         None when it starts or its seconds when it is done.
+    spill
+        Returns what takes the whole text of a cell (by number) that prints more than its notebook keeps.
     text
         The executed notebook once it is done, secrets masked.
     """
@@ -83,6 +87,7 @@ class Session:
     fork: Callable[[], Any] | None = None
     branch: Callable[[Any], Any] | None = None
     late: Callable[[], Mapping[str, str]] = dict
+    spill: Callable[[int], Spill] | None = None
     on_kernel: Callable[[Any], None] = lambda _: None
     on_cell: Callable[[int, float | None], None] = lambda _index, _seconds: None
     verdict: Verdict = field(default_factory=Verdict)

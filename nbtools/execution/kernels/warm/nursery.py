@@ -113,6 +113,8 @@ class ForkedKernel:
         self._frames = wire.Frames()
         self._arrivals: deque[tuple[bytes, bytes]] = deque()  # a reader may leave before it has taken all
         self._over = False
+        self._closed = False
+        self._closing = threading.Lock()  # others look whether it runs
         self._poll = select.poll()
         for descriptor in (connection.fileno(), *outputs, watched):
             os.set_blocking(descriptor, False)
@@ -120,7 +122,10 @@ class ForkedKernel:
 
     def running(self) -> int | None:
         """Return the process id; None if the process has ended."""
-        return None if select.select([self._watched], [], [], 0)[0] else self.pid
+        with self._closing:
+            if self._closed or select.select([self._watched], [], [], 0)[0]:
+                return None
+            return self.pid
 
     def exit_code(self) -> int | None:
         """Return how the process ended; None if it runs or nobody knows."""
@@ -198,9 +203,11 @@ class ForkedKernel:
 
     def close(self) -> None:
         """Give back what the kernel held here."""
-        self.connection.close()
-        for descriptor in (*self.outputs, self._watched):
-            os.close(descriptor)
+        with self._closing:
+            self._closed = True
+            self.connection.close()
+            for descriptor in (*self.outputs, self._watched):
+                os.close(descriptor)
 
 
 class Forker:
