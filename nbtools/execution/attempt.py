@@ -227,7 +227,8 @@ class _Attempt:
         failure = executed.failure
         if failure is None or failure.kind != "kernel died" or not self.forked:
             return executed
-        if self._fork_is_possible():
+        assert self.around.nursery is not None
+        if not self.around.nursery.has_lost(self.workspace.interpreter(self.stage).path):
             return executed
         message = "the process that this kernel was forked from has ended, and the kernel with it"
         return replace(executed, failure=replace(failure, kind="zygote died", message=message))

@@ -406,7 +406,11 @@ class Nursery:
 
     def has(self, python: str) -> bool:
         """Tell whether forks may be asked for on an interpreter."""
-        return python in self._zygotes and not self._zygotes[python].lost
+        return python in self._zygotes
+
+    def has_lost(self, python: str) -> bool:
+        """Tell whether the zygote of an interpreter has ended by itself, and its kernels with it."""
+        return python in self._zygotes and self._zygotes[python].lost
 
     def fork(self, python: str, job: ForkJob, given_up: Callable[[], bool] = bool) -> ForkedKernel:
         """Return a warm kernel.
