@@ -219,7 +219,10 @@ def status(project: Path | None, as_json: bool) -> None:
 
 @cli.command()
 @click.option(
-    "--status", "state", help="Only runs with this status: passed, failed, cancelled, aborted, running."
+    "--status",
+    "state",
+    type=click.Choice(["passed", "failed", "cancelled", "aborted", "running"]),
+    help="Only runs with this status.",
 )
 @click.option("--branch", help="Only runs of this branch.")
 @click.option("--commit", help="Only runs of this commit (may be abbreviated).")
