@@ -10,7 +10,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbtools.api import find, fsck, gc, graph, history, lab, plan, run, schema, show, status, sync, why
+    from nbtools.api import (
+        debug,
+        find,
+        fsck,
+        gc,
+        graph,
+        history,
+        lab,
+        plan,
+        resume,
+        run,
+        schema,
+        show,
+        status,
+        sync,
+        why,
+    )
     from nbtools.registry.package import PackagedVersion, package
 
 __version__ = "0.1.0"
@@ -18,6 +34,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(
         (
+            "debug",
             "find",
             "fsck",
             "gc",
@@ -25,6 +42,7 @@ _HOMES = {
             "history",
             "lab",
             "plan",
+            "resume",
             "run",
             "schema",
             "show",
@@ -39,6 +57,7 @@ _HOMES = {
 
 __all__ = [
     "PackagedVersion",
+    "debug",
     "find",
     "fsck",
     "gc",
@@ -47,6 +66,7 @@ __all__ = [
     "lab",
     "package",
     "plan",
+    "resume",
     "run",
     "schema",
     "show",

@@ -6,6 +6,7 @@ imported inside the functions that need them, so that a command that runs nothin
 
 from __future__ import annotations
 
+from nbtools.api.debugging import debug, resume
 from nbtools.api.delivering import sync
 from nbtools.api.lab import LabCommand, lab
 from nbtools.api.looking import (
@@ -34,6 +35,7 @@ __all__ = [
     "ProjectStatus",
     "RunState",
     "StageStatus",
+    "debug",
     "find",
     "fsck",
     "gc",
@@ -41,6 +43,7 @@ __all__ = [
     "history",
     "lab",
     "plan",
+    "resume",
     "run",
     "schema",
     "show",

@@ -57,13 +57,37 @@ class StageStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProjectStatus:
-    """Where a project stands: its stages, the run that is under way if any, and missing external data."""
+    """Where a project stands.
+
+    Parameters
+    ----------
+    running
+        The run that is under way, if any.
+    missing
+        External data that are not there.
+    kept
+        Kernels of failed cells that can be looked into.
+    """
 
     project: str
     root: Path
     stages: tuple[StageStatus, ...]
     running: str = ""
     missing: tuple[Problem, ...] = ()
+    kept: tuple[KeptStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptStatus:
+    """A kernel of a failed cell: whose, how it is reached, what it holds, and until when (seconds since the epoch)."""
+
+    stage: str
+    cell: int
+    pid: int
+    connection_file: str
+    size_bytes: int
+    since: float
+    until: float
 
 
 def plan(
@@ -109,7 +133,26 @@ def status(project: Path | str | None = None) -> ProjectStatus:
         )
         running = holder(opened.project.state / "run.lock")
         name = "" if running is None else str(running.get("run", ""))
-        return ProjectStatus(opened.spec.project, opened.project.root, rows, name, made.missing)
+        kept = _kept(opened)
+        return ProjectStatus(opened.spec.project, opened.project.root, rows, name, made.missing, kept)
+
+
+def _kept(opened: Opened) -> tuple[KeptStatus, ...]:
+    if not (opened.project.state / "kept").exists():
+        return ()
+    from nbtools.execution.kept import kept_kernels
+
+    return tuple(
+        KeptStatus(
+            item.stage,
+            item.cell,
+            *item.to_look_into(),
+            item.held_bytes(),
+            item.since,
+            item.until,
+        )
+        for item in kept_kernels(opened.project)
+    )
 
 
 def why(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     fail_fast: bool = False,
     track: bool = True,
     cold: bool = False,
+    debug: bool = False,
     project: Path | str | None = None,
     listeners: Sequence[Listener] = (),
     note: Callable[[str], None] = lambda _: None,
@@ -53,6 +53,8 @@ def run(  # noqa: PLR0913 - each is an option of the command
     cold
         Whether every stage gets an ordinary kernel instead of one forked from a process that has imported
         what it needs.
+    debug
+        Whether the kernel of a failed cell is kept, variables and all, for ``nbtools debug`` and ``resume``.
     track
         Whether MLflow keeps the run; without it, only the local history does.
     listeners
@@ -67,7 +69,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     """
     from nbtools.execution.cancellation import Cancellation
     from nbtools.execution.contracts import Contracts
-    from nbtools.execution.outcome import Around
+    from nbtools.execution.outcome import Around, KeepRule
     from nbtools.execution.resources import machine, processors
     from nbtools.execution.run import Options, Run, new_run_id, read_secrets
     from nbtools.tracking.lazy import LazyTracker, untracked
@@ -108,6 +110,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
             revision=revision(home.root),
             note=note,
             nursery=nursery,
+            keeping=KeepRule(opened.spec.kept_kernels, opened.spec.kept_s) if debug else None,
         )
         everyone: list[Listener] = [opened.database.append, *([tracker] if tracker else ()), *listeners]
         outcome = Run(made, opened.dag, world, around, options, _attempt, everyone).carry_out()
@@ -143,7 +146,11 @@ def _prepare(home: Project) -> None:
 
 def _remove_leftovers(home: Project) -> None:
     """Remove the private folders of runs that were killed: with the lock held, nobody uses them."""
-    shutil.rmtree(home.attempts, ignore_errors=True)
+    from nbtools.execution.kept import forget_ended
+    from nbtools.execution.run import remove_attempts
+
+    forget_ended(home)
+    remove_attempts(home)
 
 
 def _check_kernels(workspace: Workspace, stages: Sequence[Any]) -> None:

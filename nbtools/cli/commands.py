@@ -121,6 +121,7 @@ _force = click.option("-f", "--force", is_flag=True, help="Run the targets even 
     help="Keep the run out of MLflow (the local history has it); no model can be registered.",
 )
 @click.option("--cold", is_flag=True, help="Start an ordinary kernel for each stage, none by forking.")
+@click.option("--debug", is_flag=True, help="Keep the kernel of a failed cell: see nbtools debug.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only print the plan.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only failures and the last line.")
 @_json
@@ -135,6 +136,7 @@ def run(  # noqa: PLR0913, PLR0917 - click hands over each option
     fail_fast: bool,
     no_tracking: bool,
     cold: bool,
+    debug: bool,
     dry_run: bool,
     quiet: bool,
     as_json: bool,
@@ -149,6 +151,27 @@ def run(  # noqa: PLR0913, PLR0917 - click hands over each option
         made = api.plan(targets, params=values, params_file=params_file, force=force, project=project)
         _echo(views.plan_record(made) if as_json else views.plan_text(made, _width()))
         return 0
+    return _carry_out(
+        api.run,
+        targets,
+        as_json=as_json,
+        quiet=quiet,
+        params=values,
+        params_file=params_file,
+        jobs=jobs,
+        force=force,
+        fail_fast=fail_fast,
+        track=not no_tracking,
+        cold=cold,
+        debug=debug,
+        project=project,
+    )
+
+
+def _carry_out(
+    verb: Callable[..., api.RunState], target: Any, *, as_json: bool, quiet: bool, **options: Any
+) -> int:
+    """Show a run while it goes on, stop it on signals, and return its exit code."""
     from nbtools.cli.progress import progress_for
     from nbtools.execution.cancellation import Cancellation
 
@@ -156,20 +179,7 @@ def run(  # noqa: PLR0913, PLR0917 - click hands over each option
     _stop_on_signals(cancellation.request)
     progress = progress_for(sys.stdout, json=as_json, quiet=quiet)
     try:
-        outcome = api.run(
-            targets,
-            params=values,
-            params_file=params_file,
-            jobs=jobs,
-            force=force,
-            fail_fast=fail_fast,
-            track=not no_tracking,
-            cold=cold,
-            project=project,
-            listeners=[progress],
-            note=_note,
-            cancellation=cancellation,
-        )
+        outcome = verb(target, listeners=[progress], note=_note, cancellation=cancellation, **options)
     finally:
         progress.close()
     if outcome.status == "cancelled":
@@ -327,6 +337,52 @@ def lab(project: Path | None, jupyter_options: tuple[str, ...]) -> None:
     Options of JupyterLab go behind "--": nbtools lab -- --port 9000
     """
     _become(api.lab(project=project), jupyter_options)
+
+
+@cli.command()
+@click.argument("stage")
+@_jupyter
+@click.pass_obj
+def debug(project: Path | None, stage: str, jupyter_options: tuple[str, ...]) -> int:
+    """Open a console on the kernel of STAGE's failed cell, with all its variables.
+
+    The kernel is there if the stage failed in "nbtools run --debug"; otherwise the stage is run that way now.
+    %debug in the console goes to where the error was raised. Leave it with Ctrl-D and answer "no" to keep
+    the kernel. Options of jupyter console go behind "--".
+    """
+    found = api.debug(stage, project=project)
+    if found is None:
+        code = _carry_out(api.run, (stage,), as_json=False, quiet=False, debug=True, project=project)
+        found = api.debug(stage, project=project)
+        if found is None:
+            if code == 0:
+                _echo(f"{stage} did not fail: there is nothing to look into")
+            return code
+    _echo(
+        " ".join(found.words[1:])
+        if not sys.stdin.isatty()
+        else f"nbtools resume {stage} goes on at the failed cell"
+    )
+    if not sys.stdin.isatty():
+        return 0
+    _become(found, jupyter_options)
+    return 0
+
+
+@cli.command()
+@click.argument("stage")
+@click.option("--no-tracking", is_flag=True, help="Keep it out of MLflow.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only failures and the last line.")
+@_json
+@click.pass_obj
+def resume(project: Path | None, stage: str, no_tracking: bool, quiet: bool, as_json: bool) -> int:
+    """Go on with STAGE at its failed cell, once the notebook is mended, without running the cells before it.
+
+    The stage must have failed in "nbtools run --debug". Cells before the failed one, params, inputs, modules
+    and packages must not have changed. The result is marked as resumed: stages may use it, but registering a
+    model that was made from it needs a clean run or a reason.
+    """
+    return _carry_out(api.resume, stage, as_json=as_json, quiet=quiet, track=not no_tracking, project=project)
 
 
 @cli.command()

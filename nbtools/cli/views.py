@@ -67,6 +67,11 @@ def status_text(status: ProjectStatus, width: int | None) -> str:
     ]
     lines = [text.table(["state", "stage", "made", "took", "why"], rows, width=width)]
     lines += [f"missing: {problem.message}" for problem in status.missing]
+    lines += [
+        f"kept: {kernel.stage}, failed in cell {kernel.cell} at {text.moment(kernel.since)}, "
+        f"{text.size(kernel.size_bytes)} until {text.moment(kernel.until)}: nbtools debug {kernel.stage}"
+        for kernel in status.kept
+    ]
     if status.running:
         lines.append(f"run {status.running} is under way: nbtools show {status.running}")
     return "\n".join(lines)
@@ -183,7 +188,7 @@ def run_text(run: RunState, width: int | None, *, color: bool) -> str:
     lines = [f"{name:<9}{value}" for name, value in facts if value]
     rows = [
         [
-            stage.status,
+            "resumed" if stage.resumed else stage.status,
             stage.stage,
             text.duration(stage.duration_s) if stage.duration_s else "",
             ", ".join(f"{name}={value:.4g}" for name, value in stage.metrics.items()),

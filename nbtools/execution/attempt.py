@@ -27,9 +27,10 @@ from nbtools.execution.events import (
     StageTracked,
 )
 from nbtools.execution.files import operation_error, write_atomically
+from nbtools.execution.kept import KeptKernel, connection_file, make_room, record, start_of
 from nbtools.execution.kernel_watch import KernelWatch
 from nbtools.execution.kernels.processes import RunningKernel
-from nbtools.execution.kernels.session import Session
+from nbtools.execution.kernels.session import Keeping, Session
 from nbtools.execution.kernels.warm.nursery import ForkedKernel, ForkJob
 from nbtools.execution.kernels.warm.prefix import may_be_shared
 from nbtools.execution.notebook import Executed, Job, execute, plain
@@ -64,10 +65,12 @@ def attempt(
     Failed
         If there is no result; the last good one stays where it is.
     """
-    return _Attempt(step, number, upstream, around, emit).run()
+    return Attempt(step, number, upstream, around, emit).run()
 
 
-class _Attempt:
+class Attempt:
+    """One attempt; see ``attempt``."""
+
     def __init__(
         self,
         step: Step,
@@ -91,9 +94,14 @@ class _Attempt:
         self.tracking_run = ""
         self.reports_metrics = False
         self.forked = False
+        self.kept = False
+        self.cell = 0
+        self.resumed = False
+        self.earlier_metrics: Mapping[str, float] = {}
         self.inputs: tuple[Artifact, ...] = ()
 
     def run(self) -> Success:
+        """Run the notebook and commit; see ``attempt``."""
         try:
             return self._run()
         except Failed as failed:
@@ -103,12 +111,13 @@ class _Attempt:
         except NbtoolsError as error:
             raise Failed(_system_failure(error)) from error
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.kept:
+                shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self) -> Success:
         self._check_inputs()
         self.inputs = self._inputs()
-        self.folder.mkdir(parents=True)
+        self._make_folder()
         begun = self.around.tracking.begin(self.step.key, self.number)
         text = self.workspace.notebook_text(self.stage.notebook)
         self._announce()
@@ -120,6 +129,9 @@ class _Attempt:
         return self._commit(executed, text, self._changed_inputs())
 
     # Before
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True)
 
     def _check_inputs(self) -> None:
         """Validate external datasets that have a schema, once for each content."""
@@ -167,14 +179,12 @@ class _Attempt:
 
     # The notebook
 
-    def _execute(self, text: str, begun: Future[dict[str, str]]) -> Executed:
+    def _job(self, text: str, begun: Future[dict[str, str]]) -> Job:
         facts = self.workspace.notebooks[self.stage.key]
-        kernels: list[RunningKernel] = []
-        watches: list[KernelWatch] = []
         may_wait = self._fork_is_possible() and not self.workspace.mentions_mlflow(self.stage)
         tracking = self.around.tracking.address() if may_wait else self._tracked(begun)
         environment = self._environment(tracking)
-        job = Job(
+        return Job(
             text=text,
             source=self.stage.notebook,
             injected=self._variables(self._staged),
@@ -194,7 +204,13 @@ class _Attempt:
             fork=(lambda: self._fork(self._fork_job(environment))) if self._fork_is_possible() else None,
             branch=self._branch(text, environment),
             late=lambda: self._tracked(begun),
+            keep=self._keeping(),
         )
+
+    def _execute(self, text: str, begun: Future[dict[str, str]]) -> Executed:
+        kernels: list[RunningKernel] = []
+        watches: list[KernelWatch] = []
+        job = self._job(text, begun)
 
         def on_kernel(kernel: RunningKernel) -> None:
             kernels.append(kernel)
@@ -212,6 +228,51 @@ class _Attempt:
         if exceeded and executed.failure:
             return self._out_of_memory(executed, exceeded)
         return self._lost_with_its_zygote(executed)
+
+    def _keeping(self) -> Keeping | None:
+        if self.around.keeping is None:
+            return None
+        make_room(self.project, self.step.key, self.around.keeping.most)
+        return Keeping(connection_file, self._keep)
+
+    def _keep(self, pid: int, path: Path, before: int) -> None:
+        """Note that the kernel of a failed cell outlives the run."""
+        assert self.around.nursery is not None
+        assert self.around.keeping is not None
+        python, seconds = self.workspace.interpreter(self.stage).path, self.around.keeping.seconds
+        for process in filter(None, (pid, before)):
+            self.around.nursery.keep(python, process, seconds)
+        self.kept = True
+        now = time.time()
+        facts = self.workspace.notebooks[self.stage.key]
+        record(
+            self.project,
+            KeptKernel(
+                stage=self.step.key,
+                run=self.around.run,
+                pid=pid,
+                started_at=start_of(pid),
+                connection_file=str(path),
+                before_pid=before,
+                before_started_at=start_of(before) if before else 0.0,
+                folder=self.project.relative(self.folder),
+                notebook=self.stage.notebook,
+                cell=self.cell,
+                cells_before=facts.digests[: max(0, self.cell - 1)],
+                ingredients=to_record(self.ingredients),
+                since=now,
+                until=now + self.around.keeping.seconds,
+                tracking_run=self.tracking_run,
+                metrics=self._logged(),
+                overrides={
+                    name: value for layer in self.workspace.overrides for name, value in layer.values.items()
+                },
+            ),
+        )
+        self.around.note(f"{self.step.key}: its kernel is kept; look into it: nbtools debug {self.step.key}")
+
+    def _logged(self) -> Mapping[str, float]:
+        return (self.around.tracking.metrics(self.step.key) or {}) if self.reports_metrics else {}
 
     def _unresponsive(self, pid: int) -> None:
         budget = (
@@ -261,6 +322,7 @@ class _Attempt:
         if (
             not self._fork_is_possible()
             or variants < 2
+            or self.around.keeping is not None  # a kept kernel belongs to the zygote alone
             or not self.stage.share_prefix
             or not may_be_shared(notebook)
         ):
@@ -286,6 +348,7 @@ class _Attempt:
     def _on_cell(self, number: int, seconds: float | None) -> None:
         if not number:
             return
+        self.cell = number
         key, run = self.step.key, self.around.run
         if seconds is None:
             self.emit(CellStarted(run, time.time(), key, number))
@@ -361,6 +424,7 @@ class _Attempt:
             "modules": ingredients["modules"],
             "revision": asdict(self.around.revision),
             "tracking_run": tracking.get("MLFLOW_RUN_ID", ""),
+            "resumed": self.resumed,
             "upstream": [_lineage(completion) for completion in self.upstream],
         }
 
@@ -396,10 +460,11 @@ class _Attempt:
     def _metrics(self) -> tuple[Mapping[str, float], Mapping[str, float] | None]:
         """Return what the notebook logged, and what the result in use had logged."""
         # A notebook that never came near MLflow has logged nothing, and nobody need wait to hear so.
-        metrics = self.around.tracking.metrics(self.step.key) if self.reports_metrics else {}
+        found = self.around.tracking.metrics(self.step.key) if self.reports_metrics else {}
+        metrics = {**self.earlier_metrics, **(found or {})}
         if not self.stage.gates:
-            return metrics or {}, None
-        if metrics is None:
+            return metrics, None
+        if found is None:
             message = (
                 "what the notebook logged cannot be read back from MLflow, so its gates cannot be judged"
             )
@@ -436,6 +501,7 @@ class _Attempt:
             metrics=metrics,
             champion=champion,
             changed_inputs=changed_inputs,
+            resumed=self.resumed,
             streams={path.name: store.add(path).digest for path in self._printed()},
             extra={"notebook": self.stage.notebook, "inputs": [asdict(item) for item in self.inputs]},
         )
@@ -480,6 +546,7 @@ def _relative(path: Path, cwd: Path) -> str:
 def _lineage(completion: Completion) -> dict[str, Any]:
     return {
         "stage": completion.stage,
+        "resumed": completion.resumed,
         "fingerprint": completion.fingerprint,
         "notebook": completion.extra.get("notebook", ""),
         "notebook_digest": completion.source,

@@ -159,7 +159,7 @@ class StageFinished:
     """A stage's outputs, executed notebook and completion record are committed.
 
     ``executed`` is the executed notebook's path relative to the project, ``gates`` a sentence for each
-    condition that holds.
+    condition that holds, ``resumed`` whether it went on at a failed cell.
     """
 
     run: str
@@ -171,6 +171,7 @@ class StageFinished:
     metrics: Mapping[str, float] = field(default_factory=dict)
     executed: str = ""
     gates: tuple[str, ...] = ()
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from papermill.translators import translate_parameters
 from nbtools.execution.events import Failure
 from nbtools.execution.kernels import engine as _engine  # noqa: F401 - registers the engine
 from nbtools.execution.kernels.output import Spill
-from nbtools.execution.kernels.session import Session, Verdict
+from nbtools.execution.kernels.session import Keeping, Session, Verdict
 from nbtools.execution.masking import Masking
 from nbtools.pipeline.notebook import INJECTED, code_cells
 
@@ -58,6 +58,8 @@ class Job:
         Given the session and papermill's record, returns a client whose first cells have been run already.
     late
         Returns variables of the environment that a forked kernel asks for when it needs them.
+    keep
+        How the kernel of a failed cell is kept; None ends it.
     """
 
     text: str
@@ -79,6 +81,7 @@ class Job:
     fork: Callable[[], Any] | None = None
     branch: Callable[[Session, Any], Any] | None = None
     late: Callable[[], Mapping[str, str]] = dict
+    keep: Keeping | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ def execute(
             fork=job.fork,
             late=job.late,
             spill=lambda number: _spill(job, f"cell-{number}.txt.gz"),
+            keep=job.keep,
             on_kernel=on_kernel,
             on_cell=on_cell,
         )

@@ -39,6 +39,14 @@ class Tracking:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepRule:
+    """That kernels of failed cells are kept: how many, and for how long."""
+
+    most: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Around:
     """What all attempts of a run share."""
 
@@ -51,6 +59,7 @@ class Around:
     revision: Revision
     note: Callable[[str], None]
     nursery: Nursery | None = None
+    keeping: KeepRule | None = None
     prefixes: dict[str, Any] = field(default_factory=dict)
     making: threading.Lock = field(default_factory=threading.Lock)
 

@@ -27,6 +27,7 @@ from nbtools.execution.events import (
     StageSkipped,
 )
 from nbtools.execution.files import operation_error, write_atomically
+from nbtools.execution.kept import kept_kernels
 from nbtools.execution.masking import SHORTEST, Masking
 from nbtools.execution.outcome import Around, Failed, Success, gate_failure
 from nbtools.execution.placing import file_name, forget_failure, restore
@@ -37,6 +38,7 @@ from nbtools.pipeline.dag import Dag
 from nbtools.pipeline.plan import Action, Completion, Plan, Step, Surroundings, decide, verdicts
 from nbtools.pipeline.priority import by_longest_chain
 from nbtools.pipeline.spec import Resources, Secret, Stage
+from nbtools.project import Project
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ class Options:
         Variants that run even if they are up to date.
     tracked
         Whether MLflow is to know of the run.
+    retry
+        Whether a failed stage is tried again as often as it may be.
     capacity
         What running stages may take together of what their ``resources`` say; zero is not counted.
     """
@@ -69,6 +73,7 @@ class Options:
     forced: Collection[str] = ()
     targets: Sequence[str] = ()
     tracked: bool = False
+    retry: bool = True
     capacity: Resources = field(default_factory=Resources)
 
 
@@ -100,6 +105,18 @@ def read_secrets(workspace: Workspace, stages: Iterable[Stage], environ: Mapping
         raise UsageError(*problems.values())
     known = workspace.secret_variables()
     return Masking({name: environ[name] for name in known if len(environ.get(name, "")) >= SHORTEST})
+
+
+def remove_attempts(project: Project, run: str = "*") -> None:
+    """Remove the private folders of attempts, but for those whose kernels are kept."""
+    kept = {project.root / kernel.folder for kernel in kept_kernels(project)}
+    for folder in project.attempts.glob(run):
+        if not any(place.parent == folder for place in kept):
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        for attempt in folder.iterdir():
+            if attempt.is_dir() and attempt not in kept:
+                shutil.rmtree(attempt, ignore_errors=True)
 
 
 class Run:
@@ -156,7 +173,7 @@ class Run:
             self.around.contracts.close()
             if self.around.nursery:
                 self.around.nursery.close()
-            shutil.rmtree(self.workspace.project.attempts / self.run_id, ignore_errors=True)
+            remove_attempts(self.workspace.project, self.run_id)
             ended = time.time()
             self.emit(RunFinished(self.run_id, ended, self._status(), ended - started))
         return self.state
@@ -346,7 +363,8 @@ class Run:
             # A process of nbtools' own has died: no fault of the stage's, and the next attempt does without it.
             lost = failure.kind == "zygote died"
             failures += not lost
-            again = lost or (failures <= step.variant.stage.retries and failure.kind in _RETRIED)
+            retries = step.variant.stage.retries if self.options.retry else 0
+            again = lost or (failures <= retries and failure.kind in _RETRIED)
             if not again or self.cancellation.flag.is_set():
                 self._fail(step, failure, time.time() - started, number)
                 return failure
@@ -367,6 +385,7 @@ class Run:
                 metrics=completion.metrics,
                 executed=success.executed,
                 gates=success.gates,
+                resumed=completion.resumed,
             )
         )
         return success

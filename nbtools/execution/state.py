@@ -60,6 +60,7 @@ class StageState:
     interpreter: str = ""
     executed: str = ""
     gates: tuple[str, ...] = ()
+    resumed: bool = False
     tracking_run: str = ""
 
 
@@ -156,6 +157,7 @@ def _stage_after(stage: StageState, event: Event) -> StageState:  # noqa: C901, 
                 outputs=event.outputs,
                 executed=event.executed,
                 gates=event.gates,
+                resumed=event.resumed,
                 failure=None,
             )
         case StageReused():

@@ -73,6 +73,8 @@ class _Builder:
             tracking=Tracking(self.document.tracking.uri, self.document.tracking.experiment),
             places=self.places,
             warm_kernels=self.document.kernels.warm,
+            kept_kernels=self.document.kernels.keep,
+            kept_s=self.document.kernels.keep_for,
         )
         stages = list(spec.stages())
         self.check_writers(stages, datasets)

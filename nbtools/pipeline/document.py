@@ -178,6 +178,10 @@ class KernelsEntry(_Strict):
     warm: StrictBool = Field(
         True, description="Fork each from a process that has imported what notebooks need; Linux only."
     )
+    keep: StrictInt = Field(
+        2, ge=1, le=100, description="How many kernels of failed cells run --debug keeps."
+    )
+    keep_for: Duration = Field(8 * 3600.0, description="How long it keeps each.")
 
 
 DatasetField = Annotated[

@@ -41,6 +41,8 @@ class Completion:
         Size in bytes of each output by variable.
     executed, source
         Digests of the executed notebook and of the notebook as it was before.
+    resumed
+        Whether it went on at a failed cell: what that cell had done before it failed is in it, too.
     streams
         Digests of what cells printed beyond what their notebook keeps, by file name.
     champion
@@ -67,6 +69,7 @@ class Completion:
     champion: Mapping[str, float] | None = None
     changed_inputs: Sequence[str] = ()
     streams: Mapping[str, str] = field(default_factory=dict)
+    resumed: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -245,7 +248,10 @@ def _reuse(step: Step, world: Surroundings) -> Step:
             return replace(step, action=Action.RUN, reasons=(reason,), completion=None)
         differing.append(f"{output.dataset} {state}")
     if not differing:
-        return replace(step, action=Action.NOTHING, reasons=("nothing changed",))
+        reason = (
+            "nothing changed; it was resumed at a failed cell" if completion.resumed else "nothing changed"
+        )
+        return replace(step, action=Action.NOTHING, reasons=(reason,))
     latest = world.latest_of(step.key)
     if latest is not None and latest.fingerprint != step.fingerprint:
         return replace(step, action=Action.RESTORE, reasons=("an earlier result fits", *differing))

@@ -71,6 +71,7 @@ def package(  # noqa: PLR0913 - what a model comes with
     pyfunc_predict_fn: str = "predict",
     tags: Mapping[str, str] | None = None,
     extra_files: Sequence[Path | str] = (),
+    allow_resumed: str = "",
 ) -> PackagedVersion:
     """Register a fitted model with signature, example, exact requirements, metrics and lineage.
 
@@ -91,6 +92,9 @@ def package(  # noqa: PLR0913 - what a model comes with
         Method that ``mlflow.pyfunc`` calls, such as ``predict_proba``; scikit-learn only.
     extra_files
         Files or folders to keep with the model, in its folder ``extra_files``.
+    allow_resumed
+        Why the model may be registered although it is made from a result that was resumed at a failed cell;
+        the reason is kept with the version.
 
     Returns
     -------
@@ -100,7 +104,8 @@ def package(  # noqa: PLR0913 - what a model comes with
     Raises
     ------
     UsageError
-        If the name, the model or the example cannot be used.
+        If the name, the model or the example cannot be used, or the model is made from a resumed result and
+        nobody said why that may be.
     SpecError
         If the project's pipelines.yaml, which says where its models go, has mistakes.
     OperationError
@@ -113,6 +118,7 @@ def package(  # noqa: PLR0913 - what a model comes with
     if context and not context.get("tracking_run"):
         # The version would vanish with the run's throw-away store, while the stage counts as done.
         raise UsageError.of("a run without tracking cannot register a model", fix="leave out --no-tracking")
+    resumed = _resumed(context, allow_resumed)
     home = _home(context)
     with _quiet():
         signature = None if example is None else _signature(model, pyfunc_predict_fn, example)
@@ -120,13 +126,26 @@ def package(  # noqa: PLR0913 - what a model comes with
             with _run(home, name) as run_id:
                 packaging = _Packaging(model, name, run_id, context, dict(metrics or {}))
                 logged = packaging.log(log, signature, example, pyfunc_predict_fn, files)
-                found = packaging.register(logged, description, dict(tags or {}))
+                found = packaging.register(logged, description, {**(tags or {}), **resumed})
         except MlflowException as error:
             said = without_credentials(str(error))
             raise OperationError.of(f"MLflow did not take the model {name!r}: {said}") from error
     if found.missing:
         print(f"{found.uri} registered; its lineage is incomplete: {'; '.join(found.missing)}")  # noqa: T201
     return found
+
+
+def _resumed(context: Mapping[str, Any], why: str) -> dict[str, str]:
+    """Return the tag of a version that is made from resumed results."""
+    found = [str(item["stage"]) for item in context.get("upstream", ()) if item.get("resumed")]
+    found += [str(context["stage"])] if context.get("resumed") else []
+    if not found:
+        return {}
+    if not why.strip():
+        message = f"{', '.join(found)} was resumed at a failed cell: nobody could make this model again"
+        fix = f"nbtools run {found[0]} --force; or say why it may be: nbtools.package(…, allow_resumed='…')"
+        raise UsageError.of(message, fix=fix)
+    return {"nbtools.resumed": f"{', '.join(found)}: {why.strip()}"}
 
 
 class _Packaging:

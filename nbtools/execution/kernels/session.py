@@ -31,6 +31,23 @@ class Verdict:
     traceback: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How a kernel whose cell failed is kept.
+
+    Parameters
+    ----------
+    connection_file
+        Returns where it writes how it is reached.
+    kept
+        Told of its process id, that file, and the process id of a second kernel that has the state from before
+        the cell (0 if there is none); its file is named ``before.json``. Raises ``Cold`` if it cannot be kept.
+    """
+
+    connection_file: Callable[[], Path]
+    kept: Callable[[int, Path, int], None]
+
+
 @dataclass(slots=True)
 class Session:
     """What one execution needs beside the notebook, and what it reports.
@@ -69,6 +86,8 @@ class Session:
         None when it starts or its seconds when it is done.
     spill
         Returns what takes the whole text of a cell (by number) that prints more than its notebook keeps.
+    keep
+        How the kernel of a failed cell is kept; None ends it.
     text
         The executed notebook once it is done, secrets masked.
     """
@@ -88,6 +107,7 @@ class Session:
     branch: Callable[[Any], Any] | None = None
     late: Callable[[], Mapping[str, str]] = dict
     spill: Callable[[int], Spill] | None = None
+    keep: Keeping | None = None
     on_kernel: Callable[[Any], None] = lambda _: None
     on_cell: Callable[[int, float | None], None] = lambda _index, _seconds: None
     verdict: Verdict = field(default_factory=Verdict)

@@ -53,9 +53,28 @@ class ForkedClient(StageClient):
                 self.nb.metadata["language_info"] = language
                 self.session.verdict.complete = True
             self.set_widgets_metadata()
-        finally:
-            self.kernel.stop(at_once=not self.session.verdict.complete)
+            kept = self._keep()
+        except BaseException:
+            self.kernel.stop(at_once=True)
             self.kernel.close()
+            raise
+        if not kept:
+            self.kernel.stop(at_once=not self.session.verdict.complete)
+        self.kernel.close()
+
+    def _keep(self) -> bool:
+        """Leave the kernel of a failed cell to whoever wants to look into it; tell whether that is done."""
+        if self.session.keep is None or self.session.verdict.kind != "error" or not self.kernel.running():
+            return False
+        path = self.session.keep.connection_file()
+        before = path.with_name("before.json")
+        self.kernel.send({"do": "keep", "connection_file": str(path), "before": str(before)})
+        try:
+            dormant = self._answer_to("keep_reply")["before"]
+            self.session.keep.kept(self.kernel.pid, path, dormant)
+        except (Cold, TimeoutError):
+            return False
+        return True
 
     def _ready(self) -> Any:
         """Wait until the kernel says that it is ready; what it said before is no cell's output."""
@@ -81,6 +100,8 @@ class ForkedClient(StageClient):
         self.clear_before_next_output = False
         self._decoders = {kind: getincrementaldecoder("utf-8")("replace") for kind in _NAMES}
         self._request = uuid.uuid4().hex
+        if self.session.keep:
+            self.kernel.send({"do": "checkpoint"})
         self.kernel.send(
             {"do": "execute", "id": self._request, "code": cell.source, "cell": cell.get("id", "")}
         )

@@ -224,6 +224,7 @@ class Forker:
     def __init__(self, control: socket.socket, name: str) -> None:
         self.unsafe = ""
         self.lost = False
+        self.keeps = False
         self._name = name
         self._control = control
         self._forks: dict[int, Future[tuple[int, int]]] = {}
@@ -279,6 +280,17 @@ class Forker:
         kernel.send(job.first_message())
         return kernel
 
+    def keep(self, pid: int, seconds: float) -> None:
+        """Let a kernel outlive this process, for so long at most.
+
+        Raises
+        ------
+        Cold
+            If the process that forked it has ended.
+        """
+        self.keeps = True
+        self._ask({"keep": pid, "seconds": seconds}, ())
+
     def _forked(self, forked: Future[tuple[int, int]], given_up: Callable[[], bool]) -> tuple[int, int]:
         deadline = time.monotonic() + _FORK_S
         while time.monotonic() < deadline and not given_up():
@@ -289,7 +301,9 @@ class Forker:
         return forked.result()  # at the last moment
 
     def _ask(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        rights = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        )
         try:
             self._control.sendmsg([json.dumps(request).encode()], rights)
         except OSError as error:
@@ -369,6 +383,8 @@ class Zygote(Forker):
         """End the process, and with it every kernel that still runs."""
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
+        if self.keeps:
+            return
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -423,6 +439,10 @@ class Nursery:
         if python not in self._zygotes:
             raise Cold("there is no zygote for this interpreter")
         return self._zygotes[python].fork(job, given_up)
+
+    def keep(self, python: str, pid: int, seconds: float) -> None:
+        """Let a kernel outlive the run, for so long at most."""
+        self._zygotes[python].keep(pid, seconds)
 
     def close(self) -> None:
         """End all zygotes."""

@@ -234,12 +234,33 @@ class ShellApp(IPKernelApp):
         """There is nothing to close."""
 
 
+class Dormant:
+    """A fork that sleeps, with the state from before a cell."""
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid = pid
+        self._connection = connection
+
+    def wake(self, connection_file: str) -> None:
+        """Have it become a kernel that is reached as a file says."""
+        self._connection.sendall(connection_file.encode())
+
+    def end(self) -> None:
+        """The cell has passed: the state from before it is of no use."""
+        self._connection.close()
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+
 class Shell:
     """A kernel and the line over which it is driven."""
 
     def __init__(self, connection: socket.socket, control: list[socket.socket]) -> None:
         self.line = Line(connection)
         self.control = control
+        self.dormant: Dormant | None = None
+        self.forking = False
         self.session = LineSession(line=self.line, key=b"")
         ShellApp.line = self.line
         self.app = ShellApp.instance(session=self.session, log_level=logging.CRITICAL)
@@ -247,18 +268,46 @@ class Shell:
         self.app.initialize([])  # type: ignore[no-untyped-call]
         self.kernel = self.app.kernel
 
-    def serve(self) -> bool:
-        """Do what is asked until the other side has gone, or until this is to be forked; tell which."""
+    def serve(self) -> dict[str, Any]:
+        """Do what is asked until the other side has gone, or this is to become something else; return what."""
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self._own = zygote.descriptors()
-        return self.loop.run_until_complete(self._serve())
+        while True:
+            request = self.loop.run_until_complete(self._serve())
+            if request["do"] == "checkpoint":
+                request = self._checkpoint()
+            if request:
+                return request
 
-    async def _serve(self) -> bool:
+    def _checkpoint(self) -> dict[str, Any]:
+        """Leave a dormant fork behind, in place of the one before; what it is woken for is returned there."""
+        if self.dormant:
+            self.dormant.end()
+        self.dormant = None
+        if self._why_not_forked():
+            return {}
+        mine, its = socket.socketpair()
+        self.forking = True
+        pid = os.fork()
+        self.forking = False
+        if pid:
+            its.close()
+            self.dormant = Dormant(pid, mine)
+            return {}
+        mine.close()
+        zygote.end_with_parent(os.getppid())
+        file = its.recv(4096).decode()
+        if not file:
+            os._exit(0)
+        os.setsid()  # from now on it is interrupted alone
+        return {"do": "keep", "connection_file": file}
+
+    async def _serve(self) -> dict[str, Any]:
         while True:
             request = self.line.receive()
             if request is None:
-                return False
+                return {"do": "stop"}
             if request["do"] == "execute":
                 await self._execute(request)
             elif request["do"] == "comm":
@@ -267,15 +316,15 @@ class Shell:
                 why = self._why_not_forked()
                 self.session.send(None, "branch_reply", {"refused": why})
                 if not why:
-                    return True
-            elif request["do"] == "stop":
-                return False
+                    return dict(request)
+            elif request["do"] in ("stop", "keep", "checkpoint"):
+                return dict(request)
 
     def _why_not_forked(self) -> str:
         """Return what this process holds that a fork of it would not have, or would share."""
         if zygote.threads() > 1:
             return "it holds threads"
-        if len(asyncio.all_tasks()) > 1:
+        if asyncio.all_tasks(self.loop) - {asyncio.current_task(self.loop)}:
             return "it holds tasks that have not ended"
         if any(map(_is_open_connection, zygote.descriptors() - self._own)):
             return "it holds open connections"
@@ -337,6 +386,8 @@ class LateEnvironment:
         needed = event in self._PROGRAMS or (
             event == "import" and str(arguments[0]).partition(".")[0] == "mlflow"
         )
+        if self._shell.forking:
+            return  # its own fork is no program
         if needed and self._shell.line.own() and self._asking.acquire(blocking=False):
             self._ask()  # the lock is never given back: once is enough
 
@@ -380,7 +431,11 @@ def main(connection: socket.socket, control: list[socket.socket]) -> None:
     settle_matplotlib()
     late = LateEnvironment(shell)
     _begin(shell, late)
-    if not shell.serve():
+    request = shell.serve()
+    if request["do"] == "keep":
+        late.end()
+        be_kept(shell, request["connection_file"], request.get("before", ""))
+    if request["do"] != "branch":
         return
 
     def branch(descriptors: list[int], job: dict[str, Any]) -> int:
@@ -394,6 +449,36 @@ def main(connection: socket.socket, control: list[socket.socket]) -> None:
 
     late.end()
     zygote.Zygote(control[0], [], branch).run()
+
+
+def be_kept(shell: Shell, connection_file: str, before: str) -> None:
+    """Become an ordinary kernel with the variables of this one, until somebody shuts it down.
+
+    Parameters
+    ----------
+    before
+        How the state from before the last cell is to be reached, if there is such a state.
+    """
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    dormant = 0
+    if shell.dormant and before:
+        shell.dormant.wake(before)
+        dormant = shell.dormant.pid
+    session, interactive = shell.session, shell.kernel.shell
+    type(shell.kernel).clear_instance()
+    ShellApp.clear_instance()
+    app: Any = IPKernelApp.instance(
+        connection_file=connection_file, transport="ipc", log_level=logging.CRITICAL
+    )
+    app.log.handlers.clear()  # one of them writes to a stream of the other kernel's
+    app.initialize([])
+    # It found the shell that was there, which must ask the new kernel for input from now on.
+    interactive.parent = interactive.kernel = app.kernel
+    session.send(None, "keep_reply", {"before": dormant})
+    shell.line.connection.close()
+    app.start()
 
 
 def _begin(shell: Shell, late: LateEnvironment) -> None:

@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LARGEST_REQUEST = 1 << 17
+_KEEPING_S = 0.5
 #: Read when libraries are loaded; a kernel gets its own numbers after the fork.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -59,6 +60,7 @@ class Zygote:
         self.children: dict[int, int] = {}
         self.requests: list[tuple[dict[str, Any], list[int]]] = []
         self.imported: set[str] = set()
+        self.kept: dict[int, float] = {}  # until when a kernel may outlive whoever started this
         self.wakeup, waker = os.pipe()
         os.set_blocking(waker, False)
         os.set_blocking(self.wakeup, False)
@@ -69,7 +71,7 @@ class Zygote:
         gc.disable()  # what is imported stays; a collection before a fork would only touch the shared pages
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: end_with_descendants())
+        signal.signal(signal.SIGTERM, lambda *_: self.leave())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for name in self.modules:
             self.bring(name)
@@ -96,7 +98,11 @@ class Zygote:
                 os.read(self.wakeup, 4096)
             self.reap()
         if self.control.fileno() in ready:
-            self.requests.append(self.receive())
+            request, descriptors = self.receive()
+            if "keep" in request:
+                self.kept[request["keep"]] = time.monotonic() + request["seconds"]
+            else:
+                self.requests.append((request, descriptors))
         waiting = []
         for request, descriptors in self.requests:
             if set(request["needs"]) & set(self.modules) <= self.imported:
@@ -112,7 +118,7 @@ class Zygote:
             _LARGEST_REQUEST, socket.CMSG_SPACE(8 * descriptors.itemsize)
         )
         if not data:
-            end_with_descendants()
+            self.leave()
         for level, kind, payload in extra:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
@@ -126,7 +132,26 @@ class Zygote:
         try:
             self.control.sendmsg([json.dumps(event).encode()], rights)
         except OSError:
-            end_with_descendants()
+            self.leave()
+
+    def leave(self) -> NoReturn:
+        """End with everything that kernels have started, but for the kernels that are kept: those are waited for."""
+        signal.signal(signal.SIGTERM, lambda *_: end_with_descendants())
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+        with contextlib.suppress(OSError):
+            self.control.close()
+        while self.kept:
+            spared = set(self.kept).union(*map(_descendants, self.kept))
+            for pid in _descendants(os.getpid()) - spared:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                    self.kept.pop(pid, None)
+            now = time.monotonic()
+            self.kept = {pid: until for pid, until in self.kept.items() if until > now}
+            time.sleep(_KEEPING_S)
+        end_with_descendants()
 
     def reap(self) -> None:
         """Tell how children have ended; what a kernel left behind is a child here, too."""
@@ -137,6 +162,7 @@ class Zygote:
                 return
             if pid == 0:
                 return
+            self.kept.pop(pid, None)
             number = self.children.pop(pid, None)
             if number is not None:
                 self.tell({"event": "exited", "id": number, "code": os.waitstatus_to_exitcode(status)})
@@ -297,6 +323,11 @@ def _end_with(parent: int, number: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have Linux kill this process when ``parent``, which forked it, ends."""
+    _end_with(parent, signal.SIGKILL)
 
 
 def end_with_descendants() -> NoReturn:

@@ -1,0 +1,184 @@
+"""Kernels that outlive their run because a cell failed: somebody wants to look at their variables, or to go on.
+
+Each has a record in ``.nbtools/kept``; it is believed only while its process lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nbtools.execution.files import write_atomically
+from nbtools.execution.kernel_watch import held_bytes
+from nbtools.execution.kernels.processes import send_signal
+from nbtools.execution.placing import file_name
+from nbtools.project import Project
+
+#: A process is the one that was kept if it began when that one did; clocks of the kernel's are this exact.
+_SAME_START_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptKernel:
+    """A kernel as a failing cell left it.
+
+    Parameters
+    ----------
+    started_at
+        When its process began: another process may have its number by now.
+    connection_file
+        For ``jupyter console --existing`` and JupyterLab.
+    folder
+        The attempt's private folder, relative to the project; its outputs lie there.
+    cell
+        Number of the failing code cell in the source notebook.
+    cells_before
+        Digests of the code cells before it.
+    ingredients
+        What the attempt's result would have depended on, as a record.
+    metrics
+        What the cells before had logged.
+    overrides
+        Params that had been given for the run.
+    before_pid, before_started_at
+        Of a second kernel with the state from before the failing cell; 0 if there is none.
+    before_used
+        Whether that one has been gone on with and failed in turn: it is the one to look into now.
+    until
+        When the kernel ends by itself, in seconds since the epoch.
+    """
+
+    stage: str
+    run: str
+    pid: int
+    started_at: float
+    connection_file: str
+    folder: str
+    notebook: str
+    cell: int
+    cells_before: tuple[str, ...]
+    ingredients: Mapping[str, Any]
+    since: float
+    until: float
+    before_pid: int = 0
+    before_started_at: float = 0.0
+    before_used: bool = False
+    tracking_run: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def held_bytes(self) -> int:
+        """Return the memory that it holds, with the one from before the cell, which it has forked."""
+        return held_bytes(self.pid)
+
+    def to_look_into(self) -> tuple[int, str]:
+        """Return process id and connection file of the kernel as the failing cell left it."""
+        return self.to_resume() if self.before_used else (self.pid, self.connection_file)
+
+    def to_resume(self) -> tuple[int, str]:
+        """Return process id and connection file of the kernel to go on with: unspoilt by the failed cell if there is one."""
+        if self.before_pid and _is(self.before_pid, self.before_started_at):
+            return self.before_pid, str(Path(self.connection_file).with_name("before.json"))
+        return self.pid, self.connection_file
+
+
+def connection_file() -> Path:
+    """Return where a kernel that is to be kept writes how it is reached: in a folder that only its owner may enter."""
+    return Path(tempfile.mkdtemp(prefix="nbtools-kept-")) / "kernel.json"
+
+
+def start_of(pid: int) -> float:
+    """Return when a process began; 0 if there is none."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0.0
+
+
+def record(project: Project, kernel: KeptKernel) -> None:
+    """Note that a kernel is kept."""
+    write_atomically(_path(project, kernel.stage), json.dumps(asdict(kernel)).encode(), durable=False)
+
+
+def kept_kernels(project: Project) -> list[KeptKernel]:
+    """Return the kernels that are kept and alive, the oldest first."""
+    found = [kernel for path in (project.state / "kept").glob("*.json") if (kernel := _read(path))]
+    return sorted((kernel for kernel in found if _lives(kernel)), key=lambda kernel: kernel.since)
+
+
+def forget_ended(project: Project) -> None:
+    """Remove what kept kernels that have ended left behind; nobody may be running."""
+    alive = {kernel.stage for kernel in kept_kernels(project)}
+    for path in (project.state / "kept").glob("*.json"):
+        kernel = _read(path)
+        if kernel is None or kernel.stage not in alive:
+            path.unlink(missing_ok=True)
+            if kernel is not None:
+                _remove_files(project, kernel)
+
+
+def end(project: Project, kernel: KeptKernel) -> None:
+    """End a kept kernel and everything that it started."""
+    if _lives(kernel):
+        if kernel.before_pid and _is(kernel.before_pid, kernel.before_started_at):
+            send_signal(kernel.before_pid, signal.SIGKILL)
+        send_signal(kernel.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while _lives(kernel) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    _path(project, kernel.stage).unlink(missing_ok=True)
+    _remove_files(project, kernel)
+
+
+def make_room(project: Project, stage: str, most: int) -> None:
+    """End the kept kernel of ``stage``, and the oldest of the others until there is room for one more."""
+    others = []
+    for kernel in kept_kernels(project):
+        if kernel.stage == stage:
+            end(project, kernel)
+        else:
+            others.append(kernel)
+    for kernel in others[: max(0, len(others) - most + 1)]:
+        end(project, kernel)
+
+
+def _path(project: Project, stage: str) -> Path:
+    return project.state / "kept" / f"{file_name(stage)}.json"
+
+
+def _read(path: Path) -> KeptKernel | None:
+    try:
+        found = json.loads(path.read_bytes())
+        return KeptKernel(**{**found, "cells_before": tuple(found["cells_before"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _lives(kernel: KeptKernel) -> bool:
+    return _is(kernel.pid, kernel.started_at)
+
+
+def _is(pid: int, started_at: float) -> bool:
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - started_at) < _SAME_START_S
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _remove_files(project: Project, kernel: KeptKernel) -> None:
+    shutil.rmtree(Path(kernel.connection_file).parent, ignore_errors=True)
+    shutil.rmtree(project.root / kernel.folder, ignore_errors=True)
+    with suppress(OSError):
+        os.rmdir((project.root / kernel.folder).parent)
