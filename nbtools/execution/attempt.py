@@ -492,7 +492,7 @@ class Attempt:
                 output.variable: item.size_bytes
                 for output, item in zip(self.step.variant.outputs, artifacts, strict=True)
             },
-            executed=store.add_bytes(executed.text.encode("utf-8", "surrogatepass")),
+            executed=store.add_bytes(executed.text.encode("utf-8", "backslashreplace")),
             source=store.add_bytes(text.encode("utf-8", "surrogatepass")),
             run=self.around.run,
             tracking_run=self.tracking_run,
@@ -517,7 +517,7 @@ class Attempt:
         for output in self.step.variant.outputs:
             place(self._staged(output), output.path, self.workspace, self.around.run, self.around.note)
         path = executed_notebook(self.step, self.workspace)
-        write_atomically(path, executed.text.encode("utf-8", "surrogatepass"), durable=False)
+        write_atomically(path, executed.text.encode("utf-8", "backslashreplace"), durable=False)
         replace_printed(self._printed(), path)
         forget_failure(self.step, self.workspace)
         return self.project.relative(path)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 
 import nbtools.api
@@ -382,6 +383,19 @@ def test_cell_that_prints_50_megabytes_passes_and_is_kept_in_part(tmp_path: Path
     assert "first" in text
     assert "last" in text
     assert "characters left out" in text
+
+
+@pytest.mark.parametrize(
+    "cell", ["raise ValueError('half \\ud800 a pair')", "display('half \\ud800 a pair')\n1 / 0"]
+)
+def test_half_of_a_surrogate_pair_leaves_a_notebook_that_can_be_read(tmp_path: Path, cell: str) -> None:
+    project = one_stage(tmp_path, cell)
+    failure = project.run().stages["work.only"].failure
+    assert failure is not None
+    document = nbformat.read(tmp_path / failure.notebook, as_version=4)
+    assert "half \ud800 a pair" in str(document.cells[2].outputs[0]) or "\\ud800" in str(
+        document.cells[2].outputs[0]
+    )
 
 
 # Places

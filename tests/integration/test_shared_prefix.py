@@ -149,3 +149,14 @@ def test_killed_variant_leaves_the_others_alone(tmp_path: Path) -> None:
     assert [stage.status for stage in state.stages.values()] == ["finished", "failed", "finished"]
     assert state.stages["work.try[k=2]"].failure is not None
     assert "SIGKILL" in state.stages["work.try[k=2]"].failure.message
+
+
+def test_context_variables_and_the_environment_of_the_first_cells_hold_in_every_variant(
+    tmp_path: Path,
+) -> None:
+    prefix = PREFIX + "import decimal\ndecimal.getcontext().prec = 5\nos.environ['SHARED'] = 'yes'\n"
+    keep = "open(found, 'w').write(f\"{decimal.Decimal(1) / 3} {os.environ.get('SHARED')}\")"
+    project = sweep(tmp_path, keep, prefix=prefix)
+    assert project.run().status == "passed"
+    assert loaded(project) == 1
+    assert found(project) == [["0.33333", "yes"]] * 3

@@ -295,3 +295,33 @@ def test_run_of_a_stage_that_has_nothing_to_log_stands_in_the_journal(tmp_path: 
     project.run(track=True, listeners=[events.append])
     (known,) = [event for event in events if isinstance(event, StageTracked)]
     assert tracked(nbtools.api.show(project=tmp_path)) == known.tracking_run != ""
+
+
+def test_fork_that_a_cell_made_and_did_not_end_does_not_serve_beside_its_parent(tmp_path: Path) -> None:
+    project = one_stage(
+        tmp_path,
+        """
+        import os, sys
+        pid = os.fork()
+        if pid == 0:
+            sys.exit(7)
+        print(os.waitpid(pid, 0)[0] == pid)
+        """,
+        "print('only the parent goes on')",
+    )
+    assert project.run().status == "passed"
+    cells = project.cells(".nbtools/executed/work.only.ipynb")
+    assert [str(cell["outputs"]).count("True") for cell in cells[2:4]] == [1, 0]
+    assert str(cells[3]["outputs"]).count("only the parent goes on") == 1
+
+
+def test_what_programs_print_stands_where_it_was_printed(tmp_path: Path) -> None:
+    cells = [
+        "import subprocess\nfor n in range(20):\n    print(n)\n    subprocess.run(['echo', f'program {n}'])",
+        "subprocess.run(['echo', 'before the result']).returncode",
+    ]
+    project = one_stage(tmp_path, *cells)
+    assert project.run().status == "passed"
+    first, second = (cell["outputs"] for cell in project.cells(".nbtools/executed/work.only.ipynb")[2:4])
+    assert "".join(first[0]["text"]) == "".join(f"{n}\nprogram {n}\n" for n in range(20))
+    assert [output["output_type"] for output in second] == ["stream", "execute_result"]

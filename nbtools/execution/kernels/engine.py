@@ -61,7 +61,7 @@ class Progress(NotebookExecutionManager):  # type: ignore[misc]
         path = self.session.save_to or (Path(self.output_path) if self.output_path else None)
         self.session.text = self.session.mask(nbformat.writes(self.nb))
         if path is not None:
-            write_atomically(path, self.session.text.encode("utf-8", "surrogatepass"), durable=False)
+            write_atomically(path, self.session.text.encode("utf-8", "backslashreplace"), durable=False)
         self._saved_at = time.monotonic()
 
     def notebook_complete(self, **_: Any) -> None:

@@ -170,7 +170,11 @@ class ForkedKernel:
     def _arrived(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield what is there now; of a process that has ended, all of it."""
         while data := _read(self.connection.fileno()):
-            yield from self._frames.add(data)
+            for frame in self._frames.add(data):
+                if frame[0] == wire.PRINTED:
+                    yield from self._printed()
+                else:
+                    yield frame
             if not self._over:
                 break
         yield from self._printed()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import fcntl
 import importlib
 import io
 import logging
@@ -15,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import termios
 import threading
 import types
 from collections import deque
@@ -29,7 +32,7 @@ finally:
 
 from ipykernel import jsonutil
 from ipykernel.kernelapp import IPKernelApp
-from jupyter_client.jsonutil import json_default
+from jupyter_client.jsonutil import json_clean, json_default
 from jupyter_client.session import Session
 from traitlets import Any as AnyTrait
 
@@ -73,7 +76,8 @@ class Line:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with self.sending, contextlib.suppress(OSError):
-                self.connection.sendall(frame)
+                # What programs have printed before this is still in the pipes, and comes first.
+                self.connection.sendall(wire.packed(wire.PRINTED, b"") + frame if _unread() else frame)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
@@ -84,10 +88,38 @@ class Line:
                 if not what or message["do"] == what:
                     self._arrived.remove(message)
                     return message
-            data = self.connection.recv(1 << 16)
-            if not data:
+            if not self._take_in():
                 return None
-            self._arrived += (wire.unpacked_message(payload)[0] for _, payload in self._frames.add(data))
+
+    async def next(self, loop: asyncio.AbstractEventLoop) -> Any:
+        """Return the next message as ``receive`` does; tasks go on while it is awaited."""
+        while not self._arrived:
+            readable = loop.create_future()
+            loop.add_reader(self.connection, _tell, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(self.connection)
+            if not self._take_in():
+                return None
+        return self._arrived.popleft()
+
+    def _take_in(self) -> bool:
+        data = self.connection.recv(1 << 16)
+        self._arrived += (wire.unpacked_message(payload)[0] for _, payload in self._frames.add(data))
+        return bool(data)
+
+
+def _tell(readable: asyncio.Future[None]) -> None:
+    if not readable.done():
+        readable.set_result(None)
+
+
+def _unread() -> bool:
+    """Tell whether a program has printed what the other side has not read yet."""
+    with contextlib.suppress(OSError):
+        return any(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0") != b"\0\0\0\0" for pipe in (1, 2))
+    return False
 
 
 class CellStream(io.TextIOBase):
@@ -173,7 +205,11 @@ class LineSession(Session):
             "metadata": message.get("metadata") or {},
             "parent_header": {"msg_id": (message.get("parent_header") or {}).get("msg_id", "")},
         }
-        self.line.send(wire.packed_message(shown, buffers or (), json_default))
+        try:
+            frame = wire.packed_message(shown, buffers or (), json_default)
+        except ValueError:  # JSON knows no NaN; Jupyter's own session makes a text of it
+            frame = wire.packed_message(json_clean(shown), buffers or (), json_default)
+        self.line.send(frame)
         return message
 
 
@@ -234,6 +270,10 @@ class ShellApp(IPKernelApp):
         """There is nothing to close."""
 
 
+def _pass_over(*_: Any, **__: Any) -> None:
+    """Go on: as in an ordinary kernel that no debugger is attached to, nobody is there to ask."""
+
+
 class Dormant:
     """A fork that sleeps, with the state from before a cell."""
 
@@ -261,12 +301,14 @@ class Shell:
         self.control = control
         self.dormant: Dormant | None = None
         self.forking = False
+        self.context = contextvars.copy_context()
         self.session = LineSession(line=self.line, key=b"")
         ShellApp.line = self.line
         self.app = ShellApp.instance(session=self.session, log_level=logging.CRITICAL)
         self.app.config.HistoryManager.hist_file = ":memory:"  # as nbclient asks of ordinary kernels
         self.app.initialize([])  # type: ignore[no-untyped-call]
         self.kernel = self.app.kernel
+        sys.breakpointhook = _pass_over
 
     def serve(self) -> dict[str, Any]:
         """Do what is asked until the other side has gone, or this is to become something else; return what."""
@@ -274,11 +316,17 @@ class Shell:
         asyncio.set_event_loop(self.loop)
         self._own = zygote.descriptors()
         while True:
-            request = self.loop.run_until_complete(self._serve())
+            request = self.loop.run_until_complete(self._task())
             if request["do"] == "checkpoint":
                 request = self._checkpoint()
             if request:
                 return request
+
+    def _task(self) -> asyncio.Task[dict[str, Any]]:
+        """Return what serves; context variables that cells set outlive it."""
+        if sys.version_info < (3, 11):  # noqa: UP036 - a kernel may run on an older Python than nbtools
+            return self.loop.create_task(self._serve())
+        return self.loop.create_task(self._serve(), context=self.context)
 
     def _checkpoint(self) -> dict[str, Any]:
         """Leave a dormant fork behind, in place of the one before; what it is woken for is returned there."""
@@ -301,11 +349,12 @@ class Shell:
         if not file:
             os._exit(0)
         os.setsid()  # from now on it is interrupted alone
+        asyncio.set_event_loop(asyncio.new_event_loop())  # the other one's is the other one's
         return {"do": "keep", "connection_file": file}
 
     async def _serve(self) -> dict[str, Any]:
         while True:
-            request = self.line.receive()
+            request = await self.line.next(self.loop)
             if request is None:
                 return {"do": "stop"}
             if request["do"] == "execute":
@@ -353,6 +402,10 @@ class Shell:
             reply = {"status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": []}
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if not self.line.own():
+            os._exit(
+                int(reply["status"] != "ok")
+            )  # a fork that the cell made must not serve beside its parent
         sys.stdout.flush()
         sys.stderr.flush()
         self.session.send(None, "execute_reply", _clean(reply), parent=parent)
@@ -434,7 +487,7 @@ def main(connection: socket.socket, control: list[socket.socket]) -> None:
     request = shell.serve()
     if request["do"] == "keep":
         late.end()
-        be_kept(shell, request["connection_file"], request.get("before", ""))
+        shell.context.run(be_kept, shell, request["connection_file"], request.get("before", ""))
     if request["do"] != "branch":
         return
 
@@ -476,6 +529,7 @@ def be_kept(shell: Shell, connection_file: str, before: str) -> None:
     app.initialize([])
     # It found the shell that was there, which must ask the new kernel for input from now on.
     interactive.parent = interactive.kernel = app.kernel
+    sys.breakpointhook = sys.__breakpointhook__
     session.send(None, "keep_reply", {"before": dormant})
     shell.line.connection.close()
     app.start()

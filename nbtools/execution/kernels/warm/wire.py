@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 STDOUT, STDERR, MESSAGE = b"o", b"e", b"m"
+#: Without payload: what programs have printed so far comes before the next frame.
+PRINTED = b"p"
 _HEAD = struct.Struct(">cI")
 _SIZE = struct.Struct(">I")
 
@@ -24,9 +26,17 @@ def packed(kind: bytes, payload: bytes) -> bytes:
 def packed_message(
     message: Any, buffers: Sequence[Any] = (), default: Callable[[Any], Any] | None = None
 ) -> bytes:
-    """Return a message, and the bytes that belong to it, as a frame."""
+    """Return a message, and the bytes that belong to it, as a frame.
+
+    Raises
+    ------
+    ValueError
+        If it holds NaN or an infinity, which JSON does not know.
+    """
     parts = [bytes(memoryview(item).cast("B")) for item in buffers]
-    body = json.dumps({"message": message, "buffers": [len(part) for part in parts]}, default=default)
+    body = json.dumps(
+        {"message": message, "buffers": [len(part) for part in parts]}, default=default, allow_nan=False
+    )
     text = body.encode("ascii")
     return packed(MESSAGE, b"".join([_SIZE.pack(len(text)), text, *parts]))
 

@@ -235,6 +235,10 @@ def _job(line: int) -> dict[str, Any]:
     return sys.exit(0)
 
 
+#: The environment as this process, or the one that it was forked from, was given it.
+_given: dict[str, str] = {}
+
+
 def take_over(stdout: int, stderr: int, environment: dict[str, str]) -> None:
     """Print to the given pipes, read nothing, and have the given environment."""
     os.dup2(stdout, 1)
@@ -243,8 +247,12 @@ def take_over(stdout: int, stderr: int, environment: dict[str, str]) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
+    # What imports, and cells that are shared, have set themselves stays set.
+    own = {name: value for name, value in os.environ.items() if _given.get(name) != value}
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update({**environment, **own})
+    _given.clear()
+    _given.update(environment)
 
 
 def _live(descriptors: list[int], job: dict[str, Any]) -> int:
@@ -374,6 +382,7 @@ def _close(descriptors: list[int]) -> None:
 def main(arguments: list[str]) -> None:
     """Begin: the control socket's descriptor, the parent's process id, and the modules to import."""
     control, parent, *modules = arguments
+    _given.update(os.environ)
     _end_with(int(parent), signal.SIGTERM)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if not hasattr(os, "pidfd_open"):
