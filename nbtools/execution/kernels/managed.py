@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from jupyter_core.utils import run_sync
 
 from nbtools.execution.kernels.client import StageClient
 from nbtools.execution.kernels.manager import InterpreterKernelManager
@@ -15,6 +18,8 @@ from nbtools.execution.kernels.session import Session
 
 #: How long output may still arrive after a cell's reply. nbclient's 4 s fail cells that print much.
 _LATE_OUTPUT_S = 600
+#: How often it is looked whether a message has come without waking whoever waits for it.
+_WAKE_EVERY_S = 1.0
 #: Systems allow the path of a socket some 100 characters.
 _LONGEST_SOCKET_FOLDER = 80
 
@@ -62,10 +67,40 @@ class ManagedClient(StageClient):
                 # What is wrong is known; a kernel that hangs is not asked politely.
                 self.shutdown_kernel = "immediate"
             else:
-                info = self.wait_for_reply(self.kc.kernel_info())
-                self.nb.metadata["language_info"] = info["content"]["language_info"]
+                self.nb.metadata["language_info"] = self.language_info()
                 self.session.verdict.complete = True
             self.set_widgets_metadata()
+
+    async def async_execute_cell(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a cell as nbclient does; a message that nobody was woken for does not hold it up."""
+        async with self._woken():
+            return await super().async_execute_cell(*args, **kwargs)
+
+    execute_cell = run_sync(async_execute_cell)
+
+    async def _language_info(self) -> Any:
+        async with self._woken():
+            info = await self.async_wait_for_reply(self.kc.kernel_info())
+        return info["content"]["language_info"]
+
+    language_info = run_sync(_language_info)
+
+    @asynccontextmanager
+    async def _woken(self) -> AsyncIterator[None]:
+        waking = asyncio.create_task(self._wake())
+        try:
+            yield
+        finally:
+            waking.cancel()
+
+    async def _wake(self) -> None:
+        # jupyter_client sends past the asyncio socket that it receives with. If that happens while a
+        # message arrives, as when nbclient tells the kernel what a widget shows, nobody is woken for that
+        # message, nor for any later one: zmq's file descriptor speaks once, until somebody has asked.
+        while True:
+            await asyncio.sleep(_WAKE_EVERY_S)
+            for channel in (self.kc.shell_channel, self.kc.iopub_channel):
+                await channel.socket.poll(1)
 
     @contextmanager
     def _without_sockets_afterwards(self) -> Iterator[None]:
