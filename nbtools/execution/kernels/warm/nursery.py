@@ -24,6 +24,7 @@ from typing import Any
 
 from nbtools.execution.kernels.processes import send_signal
 from nbtools.execution.kernels.warm import wire, zygote
+from nbtools.execution.kernels.warm.pipes import Pipes, read
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ _LARGEST_EVENT = 1 << 17
 _FORK_S = 60.0
 _GIVING_UP_S = 0.2
 _END_S = 5.0
-_READ = 1 << 18
 #: What must hold while libraries are loaded: one thread, and no helpers of theirs in the background.
 _QUIET = {
     **dict.fromkeys(zygote.THREAD_VARIABLES, "1"),
@@ -107,7 +107,8 @@ class ForkedKernel:
         self.pid = pid
         self.control = control
         self.connection = connection
-        self.outputs = {outputs[0]: wire.STDOUT, outputs[1]: wire.STDERR}
+        self.outputs = outputs
+        self._pipes = Pipes(dict(zip((wire.STDOUT, wire.STDERR), outputs, strict=True)))
         self.ended: Future[int | None] = Future()
         self._watched = watched
         self._frames = wire.Frames()
@@ -168,16 +169,17 @@ class ForkedKernel:
                 yield None
 
     def _arrived(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield what is there now; of a process that has ended, all of it."""
-        while data := _read(self.connection.fileno()):
-            for frame in self._frames.add(data):
-                if frame[0] == wire.PRINTED:
-                    yield from self._printed()
+        """Yield what is there now, in the order of its making; of a process that has ended, all of it."""
+        self._pipes.read()
+        while data := read(self.connection.fileno()):
+            for kind, payload in self._frames.add(data):
+                if kind == wire.MARK:
+                    yield from self._pipes.before(*wire.unpacked_mark(payload))
                 else:
-                    yield frame
+                    yield kind, payload
             if not self._over:
                 break
-        yield from self._printed()
+        yield from self._pipes.rest()
 
     def printed(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield what a cell whose reply has come, and programs that it started, have printed besides."""
@@ -185,14 +187,8 @@ class ForkedKernel:
             if frame[0] != wire.MESSAGE:
                 self._arrivals.remove(frame)
                 yield frame
-        yield from self._printed()
-
-    def _printed(self) -> Iterator[tuple[bytes, bytes]]:
-        for descriptor, kind in self.outputs.items():
-            for _ in range(4):  # one that never stops must not keep the rest waiting
-                if not (data := _read(descriptor)):
-                    break
-                yield kind, data
+        self._pipes.read()
+        yield from self._pipes.rest()
 
     def stop(self, *, at_once: bool) -> None:
         """End the process: let it run what is registered for its end, or kill it with all it started."""
@@ -461,10 +457,3 @@ def _deny(forked: Future[tuple[int, int]], why: str) -> None:
     """Tell whoever waits for a fork that there will be none; who has given up waiting is told nothing."""
     if forked.set_running_or_notify_cancel():
         forked.set_exception(Cold(why))
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, _READ)
-    except (BlockingIOError, ConnectionError):
-        return b""

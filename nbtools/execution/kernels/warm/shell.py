@@ -19,6 +19,7 @@ import socket
 import sys
 import termios
 import threading
+import time
 import types
 from collections import deque
 from typing import Any
@@ -46,6 +47,8 @@ with contextlib.suppress(ImportError):
     importlib.import_module("IPython.extensions.storemagic")
     importlib.import_module("sqlite3")
 
+#: How often it is looked what is unread until it stands still: programs may print all the time.
+_LOOKS = 5
 #: More than this is sent although no line has ended.
 _LONGEST_LINE = 8_192
 _LARGEST_FRAME = 1 << 20
@@ -76,8 +79,7 @@ class Line:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with self.sending, contextlib.suppress(OSError):
-                # What programs have printed before this is still in the pipes, and comes first.
-                self.connection.sendall(wire.packed(wire.PRINTED, b"") + frame if _unread() else frame)
+                self.connection.sendall(_mark() + frame)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
@@ -115,11 +117,21 @@ def _tell(readable: asyncio.Future[None]) -> None:
         readable.set_result(None)
 
 
-def _unread() -> bool:
-    """Tell whether a program has printed what the other side has not read yet."""
+def _mark() -> bytes:
+    """Return what tells the other side which of what programs have printed comes before a frame."""
+    for _ in range(_LOOKS):
+        unread = _unread(1), _unread(2)
+        now = time.monotonic_ns()
+        if unread == (_unread(1), _unread(2)):  # nobody has read or printed in the meantime
+            break
+    return wire.packed_mark(now, *unread)
+
+
+def _unread(pipe: int) -> int:
+    """Return how many bytes programs have printed that the other side has not read yet."""
     with contextlib.suppress(OSError):
-        return any(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0") != b"\0\0\0\0" for pipe in (1, 2))
-    return False
+        return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+    return 0  # a cell has put something else in the pipe's place
 
 
 class CellStream(io.TextIOBase):

@@ -12,15 +12,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 STDOUT, STDERR, MESSAGE = b"o", b"e", b"m"
-#: Without payload: what programs have printed so far comes before the next frame.
-PRINTED = b"p"
+#: Says when the next frame was sent, and how much of what programs had printed was unread then.
+MARK = b"t"
 _HEAD = struct.Struct(">cI")
 _SIZE = struct.Struct(">I")
+_MARK = struct.Struct(">QII")
 
 
 def packed(kind: bytes, payload: bytes) -> bytes:
     """Return a frame."""
     return _HEAD.pack(kind, len(payload)) + payload
+
+
+def packed_mark(sent_ns: int, stdout: int, stderr: int) -> bytes:
+    """Return a mark: nanoseconds of the monotonic clock, and bytes in each pipe."""
+    return packed(MARK, _MARK.pack(sent_ns, stdout, stderr))
+
+
+def unpacked_mark(payload: bytes) -> tuple[int, dict[bytes, int]]:
+    """Return when the next frame was sent, and how many bytes of each kind come before it."""
+    sent_ns, stdout, stderr = _MARK.unpack(payload)
+    return sent_ns, {STDOUT: stdout, STDERR: stderr}
 
 
 def packed_message(
