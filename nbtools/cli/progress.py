@@ -265,7 +265,7 @@ def _begun(event: RunStarted) -> Board:
         project=event.project,
         planned=len(event.steps),
         to_run=sum(step.action == "run" for step in event.steps),
-        idle=all(step.action == "up to date" for step in event.steps),
+        idle=all(step.action in ("up to date", "skipped") for step in event.steps),
         notebooks={step.stage: step.notebook for step in event.steps},
         name_width=min(max(widths, default=0), 40),
     )

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbtools.api import Explanation, HistoryRow, ProjectStatus, RunState
@@ -35,7 +35,15 @@ def _plan_end(plan: Plan) -> str:
         return f"{actions.count('run')} of {len(actions)} stages would run"
     if "restore" in actions:
         return "no stage would run; some results would be restored"
-    return f"all {len(actions)} stages are up to date"
+    return _nothing_to_do(actions)
+
+
+def _nothing_to_do(actions: Sequence[str]) -> str:
+    others = {action: actions.count(action) for action in dict.fromkeys(actions) if action != "up to date"}
+    if not others:
+        return f"all {len(actions)} stages are up to date"
+    told = [f"{count} {action}" for action, count in others.items()]
+    return ", ".join([f"{actions.count('up to date')} of {len(actions)} stages are up to date", *told])
 
 
 def plan_record(plan: Plan) -> list[dict[str, Any]]:
@@ -89,7 +97,7 @@ def overview_text(status: ProjectStatus) -> str:
         command, purpose = f"nbtools show {status.running}", "see the run that is under way"
     elif failed:
         command, purpose = f"nbtools why {failed.stage}", "see what failed; nbtools run goes on from there"
-    elif set(counts) - {"up to date"}:
+    elif set(counts) - {"up to date", "skipped"}:
         command, purpose = "nbtools run", "bring everything up to date"
     else:
         command, purpose = "nbtools history", "see what has been run"

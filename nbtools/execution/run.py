@@ -287,19 +287,26 @@ class Run:
         if step.action is Action.RUN:
             forced = step.key in self.options.forced
             try:
-                step = decide(step.variant, self.done, self.world, forced=forced)
+                step = decide(self.dag.variants[step.key], self.done, self.world, forced=forced)
             except NbtoolsError as error:
                 self._fail(step, _failure(error), 0.0, 1)
                 return None
             how = "unchanged inputs"
         else:
             how = "restored" if step.action is Action.RESTORE else "up to date"
-        if step.action is Action.RUN:
-            return step
-        if step.action is Action.GATE:
-            self._refuse(step)
-            return None
-        return self._reuse(step, how)
+        match step.action:
+            case Action.RUN:
+                return step
+            case Action.SKIP:
+                self.done[step.key] = step
+                self.emit(StageSkipped(self.run_id, time.time(), step.key, step.reason))
+            case Action.GATE:
+                self._refuse(step)
+            case Action.BLOCKED:
+                self._fail(step, Failure("condition", step.reason), 0.0, 1)
+            case _:
+                return self._reuse(step, how)
+        return None
 
     def _refuse(self, step: Step) -> None:
         """Fail a step whose known result its gates refuse: nothing needs to run to say so again."""

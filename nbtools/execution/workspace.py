@@ -65,6 +65,7 @@ class Workspace:
             completion_of=completions.get,
             latest_of=latest.get,
             is_stored=self.store.holds,
+            params=self.params_of_condition,
         )
 
     # Notebooks
@@ -167,6 +168,10 @@ class Workspace:
     def params_of(self, stage: Stage) -> dict[str, object]:
         """Return the params of a stage, without those of its matrix."""
         return dict(params.resolve(stage, self.notebooks[stage.key], self.spec, self.overrides))
+
+    def params_of_condition(self, variant: Variant) -> dict[str, object]:
+        """Return the params that the variant's condition names."""
+        return {**params.of_condition(variant.stage, self.spec, self.overrides), **variant.point}
 
     def secret_variables(self) -> set[str]:
         """Return the environment variables that hold secrets of any stage of the project."""

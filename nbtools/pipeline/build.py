@@ -13,12 +13,14 @@ from string import Formatter
 from typing import Any
 
 from nbtools.errors import Problem, suggest
+from nbtools.pipeline.conditions import params_named, stages_named, why_bad_condition
 from nbtools.pipeline.dag import cycle, path_part
 from nbtools.pipeline.document import Document, PipelineEntry, ResourcesEntry, StageEntry
 from nbtools.pipeline.gates import why_bad_gate
 from nbtools.pipeline.marked_yaml import Path, Tree, dotted
 from nbtools.pipeline.spec import (
     Binding,
+    Condition,
     Dataset,
     Gate,
     Location,
@@ -79,6 +81,7 @@ class _Builder:
         stages = list(spec.stages())
         self.check_writers(stages, datasets)
         self.check_after(stages)
+        self.check_conditions(spec)
         self.check_patterns(stages, datasets)
         self.check_notebooks_kept(stages, datasets)
         if found := cycle(stages):
@@ -197,11 +200,21 @@ class _Builder:
             cwd=self.folder((*path, "cwd"), cwd),
             description=entry.description,
             resources=_resources(entry.resources, defaults.resources),
+            when=self.condition((*path, "when"), entry.when),
             share_prefix=entry.share_prefix,
             gates=self.gates((*path, "gates"), entry.gates),
         )
         self.check_variables(path, stage)
         return stage
+
+    def condition(self, where: Path, text: str | None) -> Condition | None:
+        if text is None:
+            return None
+        if reason := why_bad_condition(text):
+            fix = "compare params and metrics of other stages: sample > 0.5 and evaluate.auc >= 0.7"
+            self.problem(where, f"{text!r} is no condition: {reason}", fix)
+            return None
+        return Condition(text, self.place(where), params_named(text), stages_named(text))
 
     def gates(self, path: Path, conditions: list[str]) -> tuple[Gate, ...]:
         for number, text in enumerate(conditions):
@@ -369,6 +382,37 @@ class _Builder:
                 if not any(matches(other, name, stage.pipeline) for other in stages):
                     fix = suggest(name, [*(s.key for s in stages), *(s.name for s in stages)], "stage")
                     self.problem((*_stage_path(stage), "after", number), f"unknown stage {name!r}", fix)
+
+    def check_conditions(self, spec: Spec) -> None:
+        for pipeline in spec.pipelines:
+            for stage in pipeline.stages:
+                if stage.when:
+                    known = {**spec.params, **pipeline.params, **stage.params, **stage.matrix}
+                    self.check_condition_params(stage, stage.when, known)
+                    self.check_condition_stages(stage, stage.when, list(spec.stages()))
+
+    def check_condition_params(self, stage: Stage, when: Condition, known: Mapping[str, Any]) -> None:
+        where = (*_stage_path(stage), "when")
+        for name in when.params:
+            if name not in known:
+                fix = suggest(name, known, "param")
+                fix += (
+                    f"{'; ' * bool(fix)}a param of a condition has its value here, not in the notebook alone"
+                )
+                self.problem(where, f"the condition names {name!r}, no param of {stage.key}", fix)
+            elif isinstance(known[name], Secret):
+                self.problem(where, f"the condition names {name!r}, a secret", "nothing may tell what it is")
+
+    def check_condition_stages(self, stage: Stage, when: Condition, stages: list[Stage]) -> None:
+        where = (*_stage_path(stage), "when")
+        for name in when.stages:
+            found = next((other for other in stages if matches(other, name, stage.pipeline)), None)
+            if found is None:
+                fix = suggest(name, [*(s.key for s in stages), *(s.name for s in stages)], "stage")
+                self.problem(where, f"the condition names the stage {name!r}, which does not exist", fix)
+            elif found.matrix:
+                message = f"the condition names {found.key}, whose variants have a value each"
+                self.problem(where, message, "let a stage log one metric of them all")
 
 
 def matches(stage: Stage, name: str, pipeline: str) -> bool:

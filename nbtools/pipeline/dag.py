@@ -1,7 +1,7 @@
 """The order of stages, inferred from the datasets that they share.
 
 Rules of this file: no I/O. Whoever lists a dataset as output is before whoever lists it as input,
-across pipelines; ``after`` adds an edge without data.
+across pipelines; ``after``, and a metric that ``when`` names, add an edge without data.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def build(spec: Spec) -> Dag:
     for stage in stages:
         inputs = tuple(_inputs(stage, spec.datasets, writers, by_stage))
         after = [
-            variant.key for key in stage_keys(stage.after, known, stage.pipeline) for variant in by_stage[key]
+            variant.key
+            for key in stage_keys(stage.waits_for, known, stage.pipeline)
+            for variant in by_stage[key]
         ]
         upstream = tuple(dict.fromkeys([key for item in inputs for key in item.producers] + after))
         found = tuple(_variants(stage, spec.datasets, inputs, upstream))
@@ -148,7 +150,7 @@ def _in_order(stages: Sequence[Stage]) -> list[Stage]:
     needs: dict[str, list[str]] = {}
     for stage in stages:
         needs[stage.key] = [writers[item.dataset] for item in stage.inputs if item.dataset in writers]
-        needs[stage.key] += stage_keys(stage.after, position, stage.pipeline)
+        needs[stage.key] += stage_keys(stage.waits_for, position, stage.pipeline)
     sorter = TopologicalSorter(needs)
     sorter.prepare()
     order: list[str] = []

@@ -24,6 +24,10 @@ def _size(value: Any) -> Any:
     return size_bytes(value) if isinstance(value, str | int) else value
 
 
+def _as_condition(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 def _as_dataset(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
@@ -65,6 +69,17 @@ Size = Annotated[
                 {"type": "string", "pattern": "^[0-9.]+ *([KMGT]i?)?B?$"},
             ],
             "description": "Bytes, or a text such as 500MB, 2GiB.",
+        }
+    ),
+]
+Condition = Annotated[
+    StrictStr,
+    BeforeValidator(_as_condition),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "minLength": 1}, {"type": "boolean"}],
+            "description": 'Condition on params and metrics of other stages, such as "sample > 0.5" or '
+            '"evaluate.auc >= 0.7"; where it does not hold the stage is skipped.',
         }
     ),
 ]
@@ -126,6 +141,7 @@ class StageEntry(_Strict):
     after: list[StrictStr] = Field(
         default_factory=list, description="Stages to wait for although no dataset joins them."
     )
+    when: Condition | None = Field(None, description="Condition under which the stage runs.")
     timeout: Duration | None = Field(None, description="Budget of the whole notebook.")
     cell_timeout: Duration | None = Field(None, description="Budget of each cell.")
     retries: StrictInt | None = Field(None, ge=0, le=100, description="How often a failure is tried again.")

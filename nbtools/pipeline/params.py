@@ -6,7 +6,7 @@ A param reaches exactly the stages whose notebook declares it in its parameters 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,23 @@ def resolve(
     stage: Stage, facts: NotebookFacts, spec: Spec, overrides: Iterable[Overrides] = ()
 ) -> dict[str, ParamValue | Secret]:
     """Return the params that are injected into the stage's notebook, without those of a matrix."""
-    names = declared(stage, facts)
+    return _layered(stage, declared(stage, facts), spec, overrides)
+
+
+def of_condition(
+    stage: Stage, spec: Spec, overrides: Iterable[Overrides] = ()
+) -> dict[str, ParamValue | Secret]:
+    """Return the params that the stage's condition names, without those of a matrix."""
+    return _layered(stage, _in_condition(stage), spec, overrides)
+
+
+def _in_condition(stage: Stage) -> tuple[str, ...]:
+    return stage.when.params if stage.when else ()
+
+
+def _layered(
+    stage: Stage, names: Collection[str], spec: Spec, overrides: Iterable[Overrides]
+) -> dict[str, ParamValue | Secret]:
     pipeline = next(item for item in spec.pipelines if item.name == stage.pipeline)
     values: dict[str, ParamValue | Secret] = {}
     for layer in (spec.params, pipeline.params, stage.params):
@@ -174,6 +190,7 @@ def _wrong_kind(stage: Stage, facts: NotebookFacts, name: str, reason: str, spec
 def _unused(spec: Spec, facts: Mapping[str, NotebookFacts]) -> Iterator[Problem]:
     for prefix, names, stages in _shared_params(spec):
         known = {name for stage in stages for name in declared(stage, facts[stage.key])}
+        known.update(name for stage in stages for name in _in_condition(stage))
         for name in names:
             if name not in known:
                 place = spec.place(f"{prefix}{name}")
@@ -203,7 +220,7 @@ def _override_problems(
         yield Problem(reason, where)
         return
     users = [stage for stage in covered if name in declared(stage, facts[stage.key])]
-    if not users:
+    if not users and not any(name in _in_condition(stage) for stage in covered):
         yield _unknown(name, where, covered, facts, spec)
     for stage in users:
         if name in stage.matrix:
@@ -224,5 +241,7 @@ def _unknown(
     if elsewhere:
         fix = f"{elsewhere[0]} declares it, but is not part of this run"
         return Problem(f"no stage of this run has a param {name!r}", where, fix=fix)
-    known = {param for stage in covered for param in declared(stage, facts[stage.key])}
+    known = {
+        param for stage in covered for param in (*declared(stage, facts[stage.key]), *_in_condition(stage))
+    }
     return Problem(f"unknown param {name!r}", where, fix=suggest(name, known, "param"))

@@ -10,18 +10,22 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from nbtools.errors import Problem
-from nbtools.pipeline.dag import Dag, Variant
+from nbtools.errors import Problem, suggest
+from nbtools.pipeline.conditions import Judgement, Unanswerable
+from nbtools.pipeline.conditions import judge as judge_condition
+from nbtools.pipeline.dag import Dag, Input, Variant, stage_keys
+from nbtools.pipeline.expressions import Missing
 from nbtools.pipeline.fingerprint import Ingredients, differences, digest
 from nbtools.pipeline.gates import Verdict, judge
 
 
 class Action(Enum):
-    """What a step needs; GATE and BLOCKED need a person."""
+    """What a step needs; GATE and BLOCKED need a person, SKIP is for a stage whose condition does not hold."""
 
     RUN = "run"
     RESTORE = "restore"
     NOTHING = "up to date"
+    SKIP = "skipped"
     GATE = "gate failed"
     BLOCKED = "blocked"
 
@@ -81,6 +85,8 @@ class Surroundings:
     ----------
     ingredients
         Of a variant, all but its inputs.
+    params
+        Of a variant, what its condition may name.
     digest_of
         Digest of a path in the workspace; None if nothing is there.
     completion_of
@@ -96,6 +102,7 @@ class Surroundings:
     completion_of: Callable[[str], Completion | None]
     latest_of: Callable[[str], Completion | None]
     is_stored: Callable[[str], bool]
+    params: Callable[[Variant], Mapping[str, Any]] = lambda variant: variant.point
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +167,9 @@ def plan(dag: Dag, keys: Iterable[str], world: Surroundings, *, forced: Collecti
     missing: dict[str, Problem] = {}
     for key in keys:
         variant = dag.variants[key]
-        missing.update(_missing(variant, world))
         steps[key] = decide(variant, steps, world, forced=key in forced)
+        if steps[key].action is not Action.SKIP:
+            missing.update(_missing(variant, world))
     return Plan(tuple(steps.values()), tuple(missing.values()))
 
 
@@ -169,6 +177,11 @@ def decide(variant: Variant, done: Mapping[str, Step], world: Surroundings, *, f
     """Return the step for one variant, given the steps of what it needs."""
     if blocking := [key for key in variant.upstream if key in done and done[key].action in _STUCK]:
         return Step(variant, Action.BLOCKED, (f"{blocking[0]} has no result that may be used",))
+    return _unasked(variant, done, world) or _asked(_without_skipped(variant, done), done, world, forced)
+
+
+def _asked(variant: Variant, done: Mapping[str, Step], world: Surroundings, forced: bool) -> Step:
+    """Return the step of a variant that is to have a result."""
     local = world.ingredients(variant)
     inputs = input_digests(variant, done, world)
     if inputs is None:
@@ -189,6 +202,71 @@ def decide(variant: Variant, done: Mapping[str, Step], world: Surroundings, *, f
     if failed := [verdict for verdict in verdicts(step) if not verdict.holds]:
         return replace(step, action=Action.GATE, reasons=tuple(map(str, failed)))
     return _reuse(step, world)
+
+
+def _unasked(variant: Variant, done: Mapping[str, Step], world: Surroundings) -> Step | None:
+    """Return the step of a variant that is not to have a result, or not for sure; else None."""
+    for item in variant.inputs:
+        absent = [key for key in item.producers if _is_skipped(done.get(key))]
+        if absent and len(absent) == len(item.producers):
+            return Step(variant, Action.SKIP, (f"{absent[0]} is skipped, and makes {item.dataset}",))
+    when = variant.stage.when
+    if when is None:
+        return None
+    try:
+        judgement = _judged(variant, done, world)
+    except _StageSkipped as error:
+        return Step(variant, Action.SKIP, (f"{error} is skipped, and {when.text} asks for its metrics",))
+    except Unanswerable as error:
+        return Step(variant, Action.BLOCKED, (f"its condition {when.text} cannot be judged: {error}",))
+    if judgement.holds is False:
+        said = f"{when.text} does not hold: {judgement.explanation}"
+        return Step(variant, Action.SKIP, (said if judgement.explanation else f"when: {when.text}",))
+    if judgement.holds is None:
+        return Step(variant, Action.RUN, (f"if {when.text}",))
+    return None
+
+
+class _StageSkipped(Exception):
+    """A stage whose metric a condition names is skipped itself."""
+
+
+def _judged(variant: Variant, done: Mapping[str, Step], world: Surroundings) -> Judgement:
+    when = variant.stage.when
+    assert when is not None
+
+    def metric(stage: str, name: str) -> float | Missing:
+        (key,) = stage_keys([stage], variant.upstream, variant.stage.pipeline)
+        if _is_skipped(done.get(key)):
+            raise _StageSkipped(key)
+        completion = _completion(done.get(key))
+        if completion is None:
+            return Missing.UNKNOWN
+        if name not in completion.metrics:
+            known = completion.metrics
+            fix = suggest(name, known, "metric") if known else "it logged none"
+            raise Unanswerable(f"{key} did not log the metric {name!r}; {fix}")
+        return completion.metrics[name]
+
+    return judge_condition(when.text, world.params(variant).__getitem__, metric)
+
+
+def _is_skipped(step: Step | None) -> bool:
+    return step is not None and step.action is Action.SKIP
+
+
+def _without_skipped(variant: Variant, done: Mapping[str, Step]) -> Variant:
+    """Return a variant whose lists of inputs do without what is not made."""
+    return replace(variant, inputs=tuple(_made(item, done) for item in variant.inputs))
+
+
+def _made(item: Input, done: Mapping[str, Step]) -> Input:
+    pairs = zip(item.paths, item.producers, strict=False)
+    kept = [(path, key) for path, key in pairs if not _is_skipped(done.get(key))]
+    if len(kept) == len(item.producers):
+        return item
+    paths, producers = zip(*kept, strict=True)
+    return replace(item, paths=paths, producers=producers)
 
 
 def verdicts(step: Step) -> tuple[Verdict, ...]:

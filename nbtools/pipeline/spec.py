@@ -101,6 +101,24 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition under which a stage runs; see ``nbtools.pipeline.conditions``.
+
+    Parameters
+    ----------
+    params
+        Names of the params that it depends on.
+    stages
+        Stages whose metrics it depends on, as written.
+    """
+
+    text: str
+    location: Location
+    params: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One notebook with params, inputs and outputs.
 
@@ -120,6 +138,8 @@ class Stage:
         How often a failed stage is tried again.
     python
         Interpreter of the kernel as written; empty means the one that runs nbtools.
+    when
+        What must hold so that it runs at all; None: it always does.
     share_prefix
         Whether the variants of its matrix may share what the cells above the parameters cell do.
     gates
@@ -144,11 +164,17 @@ class Stage:
     resources: Resources = Resources()
     gates: tuple[Gate, ...] = ()
     share_prefix: bool = True
+    when: Condition | None = None
 
     @property
     def key(self) -> str:
         """Full name, such as ``train.fit``."""
         return f"{self.pipeline}.{self.name}"
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Names of the stages that must be done before although no dataset joins them, as written."""
+        return (*self.after, *(self.when.stages if self.when else ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,6 +206,7 @@ _MERMAID_CLASSES = {
     "failed": "fill:#fee2e2,stroke:#b91c1c,color:#450a0a,stroke-width:3px",
     "gate failed": "fill:#fee2e2,stroke:#b91c1c,color:#450a0a,stroke-width:3px",
     "blocked": "fill:#f3f4f6,stroke:#6b7280,color:#111827,stroke-dasharray:2 3",
+    "skipped": "fill:#f3f4f6,stroke:#9ca3af,color:#6b7280,stroke-dasharray:2 3",
     "running": "fill:#fef3c7,stroke:#b45309,color:#451a03,stroke-width:2px",
 }
 
@@ -296,6 +297,7 @@ _SVG_SIGNS = {
     "up to date": "✓",
     "failed": "✕",
     "gate failed": "✕",
+    "skipped": "»",
     "running": "●",
 }
 
