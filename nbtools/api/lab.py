@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbtools.api.opening import address_of, open_for
+from nbtools.api.opening import Opened, address_of, open_for
 from nbtools.errors import UsageError
+from nbtools.execution.kernels.warm.imports import MODULES_VARIABLE, PROVISIONER
 from nbtools.pipeline import dag as dags
 
 
@@ -26,7 +27,8 @@ def lab(stage: str = "", *, project: Path | str | None = None) -> LabCommand:
     """Return how to open JupyterLab: on a stage's last executed notebook, or on the whole project.
 
     Kernels run in the project's folder with the project's modules and tracking store, so that every
-    path in an executed notebook means the same there.
+    path in an executed notebook means the same there. They are forked from a process that has imported what
+    the project's notebooks import, unless ``kernels: {warm: false}``.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def lab(stage: str = "", *, project: Path | str | None = None) -> LabCommand:
         home = opened.project
         uri = address_of(opened).uri
         environment = {"MLFLOW_TRACKING_URI": uri, "NBTOOLS_PROJECT": str(home.root)}
-        environment["PYTHONPATH"] = _joined([str(home.root)])
+        environment |= {"PYTHONPATH": _joined([str(home.root)]), **_warm(opened)}
         command = [sys.executable, "-m", "jupyterlab"]
         if not stage:
             return LabCommand((*command, f"--ServerApp.root_dir={home.root}"), environment, home.root)
@@ -56,6 +58,17 @@ def lab(stage: str = "", *, project: Path | str | None = None) -> LabCommand:
         # where its paths begin: jupyter_server starts them at the nearest folder that exists below that.
         roots = (f"--ServerApp.root_dir={folder}", f"--MappingKernelManager.root_dir={home.root}")
         return LabCommand((*command, *roots, str(folder / name)), environment, home.root)
+
+
+def _warm(opened: Opened) -> dict[str, str]:
+    """Return what has kernels forked."""
+    if not opened.spec.warm_kernels:
+        return {}
+    workspace = opened.workspace
+    stages = [stage for stage in opened.spec.stages() if not stage.python]
+    python = [stage for stage in stages if workspace.notebooks[stage.key].language == "python"]
+    names = dict.fromkeys(name for stage in python for name in workspace.warm_imports(stage))
+    return {"JUPYTER_DEFAULT_PROVISIONER_NAME": PROVISIONER, MODULES_VARIABLE: ",".join(names)}
 
 
 def _joined(folders: Sequence[str]) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import posixpath
 import shutil
 import time
@@ -13,8 +11,6 @@ from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import nbformat
 
 from nbtools.errors import DataError, NbtoolsError, OperationError
 from nbtools.execution.events import (
@@ -30,16 +26,15 @@ from nbtools.execution.files import operation_error, write_atomically
 from nbtools.execution.kept import KeptKernel, connection_file, make_room, record, start_of
 from nbtools.execution.kernel_watch import KernelWatch
 from nbtools.execution.kernels.processes import RunningKernel
-from nbtools.execution.kernels.session import Keeping, Session
-from nbtools.execution.kernels.warm.nursery import ForkedKernel, ForkJob
-from nbtools.execution.kernels.warm.prefix import may_be_shared
+from nbtools.execution.kernels.session import Keeping
 from nbtools.execution.notebook import Executed, Job, execute, plain
 from nbtools.execution.outcome import Around, Failed, Success, gate_failure
 from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place, replace_printed
+from nbtools.execution.surroundings import environment, lineage, variables
+from nbtools.execution.warm_start import WarmStart
 from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
 from nbtools.pipeline.plan import Completion, Step, verdicts
-from nbtools.pipeline.spec import Secret
 
 
 def attempt(
@@ -93,7 +88,7 @@ class Attempt:
         self.started_at = time.time()
         self.tracking_run = ""
         self.reports_metrics = False
-        self.forked = False
+        self.warm = WarmStart(step, around, self._cwd)
         self.kept = False
         self.cell = 0
         self.resumed = False
@@ -181,19 +176,25 @@ class Attempt:
 
     def _job(self, text: str, begun: Future[dict[str, str]]) -> Job:
         facts = self.workspace.notebooks[self.stage.key]
-        may_wait = self._fork_is_possible() and not self.workspace.mentions_mlflow(self.stage)
+        asks_for_it = self.warm.is_possible and self.warm.is_direct
+        may_wait = asks_for_it and not self.workspace.mentions_mlflow(self.stage)
         tracking = self.around.tracking.address() if may_wait else self._tracked(begun)
-        environment = self._environment(tracking)
+        variant = self.step.variant
+        context = {
+            "NBTOOLS_CONTEXT": str(self._write_context(tracking)),
+            "NBTOOLS_PROJECT": str(self.project.root),
+        }
+        complete = environment(variant, self.workspace, {**tracking, **context})
         return Job(
             text=text,
             source=self.stage.notebook,
-            injected=self._variables(self._staged),
-            final=self._variables(lambda output: self.project.root / output.path),
+            injected=variables(variant, self.workspace, self._staged),
+            final=variables(variant, self.workspace, lambda output: self.project.root / output.path),
             python=self.workspace.interpreter(self.stage).path if facts.language == "python" else "",
             kernel=facts.kernel,
             language=facts.language,
             cwd=self._cwd(),
-            environment=environment,
+            environment=complete,
             save_to=self.folder / "notebook.ipynb",
             log=self.folder / "kernel.log",
             printed=self.folder / "printed",
@@ -201,8 +202,9 @@ class Attempt:
             masking=self.around.masking,
             timeout_s=self.stage.timeout_s,
             cell_timeout_s=self.stage.cell_timeout_s,
-            fork=(lambda: self._fork(self._fork_job(environment))) if self._fork_is_possible() else None,
-            branch=self._branch(text, environment),
+            fork=self.warm.direct(complete),
+            start=self.warm.over_protocol(),
+            branch=self.warm.branch(text, complete),
             late=lambda: self._tracked(begun),
             keep=self._keeping(),
         )
@@ -227,7 +229,7 @@ class Attempt:
         exceeded = max((watch.exceeded_bytes for watch in watches), default=0)
         if exceeded and executed.failure:
             return self._out_of_memory(executed, exceeded)
-        return self._lost_with_its_zygote(executed)
+        return self.warm.blamed(executed)
 
     def _keeping(self) -> Keeping | None:
         if self.around.keeping is None:
@@ -283,17 +285,6 @@ class Attempt:
             f"kill -CONT {pid} wakes it, {budget}"
         )
 
-    def _lost_with_its_zygote(self, executed: Executed) -> Executed:
-        """Tell a kernel that died because nbtools' own process did from one that died by itself."""
-        failure = executed.failure
-        if failure is None or failure.kind != "kernel died" or not self.forked:
-            return executed
-        assert self.around.nursery is not None
-        if not self.around.nursery.has_lost(self.workspace.interpreter(self.stage).path):
-            return executed
-        message = "the process that this kernel was forked from has ended, and the kernel with it"
-        return replace(executed, failure=replace(failure, kind="zygote died", message=message))
-
     def _out_of_memory(self, executed: Executed, held_bytes: int) -> Executed:
         assert executed.failure is not None
         held, booked = held_bytes / 2**20, self.stage.resources.memory_bytes / 2**20
@@ -309,41 +300,6 @@ class Attempt:
         self.reports_metrics = True
         self._write_context(tracking)
         return tracking
-
-    def _fork_is_possible(self) -> bool:
-        if self.around.nursery is None or self.workspace.notebooks[self.stage.key].language != "python":
-            return False
-        return self.around.nursery.has(self.workspace.interpreter(self.stage).path)
-
-    def _branch(self, text: str, environment: Mapping[str, str]) -> Callable[[Session, Any], Any] | None:
-        """Return what takes over the cells that all variants share, if there are such cells."""
-        variants = math.prod(len(values) for values in self.stage.matrix.values())
-        notebook = nbformat.reads(text, as_version=4)
-        if (
-            not self._fork_is_possible()
-            or variants < 2
-            or self.around.keeping is not None  # a kept kernel belongs to the zygote alone
-            or not self.stage.share_prefix
-            or not may_be_shared(notebook)
-        ):
-            return None
-        prefix = self.around.prefix_of(self.stage.key)
-        job = self._fork_job(environment)
-        return lambda session, progress: prefix.fork(progress, session, job, self._fork)
-
-    def _fork(self, job: ForkJob) -> ForkedKernel:
-        assert self.around.nursery is not None
-        self.forked = True
-        given_up = self.around.cancellation.flag.is_set
-        return self.around.nursery.fork(self.workspace.interpreter(self.stage).path, job, given_up)
-
-    def _fork_job(self, environment: Mapping[str, str]) -> ForkJob:
-        return ForkJob(
-            needs=self.workspace.warm_imports(self.stage),
-            environment=environment,
-            cwd=str(self._cwd()),
-            path=tuple(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))),
-        )
 
     def _on_cell(self, number: int, seconds: float | None) -> None:
         if not number:
@@ -366,39 +322,6 @@ class Attempt:
         folder = self.folder / output.variable
         folder.mkdir(parents=True, exist_ok=True)
         return folder / posixpath.basename(output.path)
-
-    def _variables(self, where: Callable[[Output], Path]) -> dict[str, Any]:
-        """Return what is injected: params, and paths relative to the kernel's working directory."""
-        cwd = self.project.root / self.stage.cwd
-        values: dict[str, Any] = {}
-        for name, value in self.workspace.params(self.step.variant).items():
-            # A notebook reads a secret from the environment, under the name that it finds here.
-            values[name] = value.env if isinstance(value, Secret) else value
-        for item in self.step.variant.inputs:
-            paths = [_relative(self.project.root / path, cwd) for path in item.paths]
-            values[item.variable] = paths if item.many else paths[0]
-        for output in self.step.variant.outputs:
-            values[output.variable] = _relative(where(output), cwd)
-        return values
-
-    def _environment(self, tracking: Mapping[str, str]) -> dict[str, str]:
-        own = {
-            value.env
-            for value in self.workspace.params(self.step.variant).values()
-            if isinstance(value, Secret)
-        }
-        others = self.workspace.secret_variables() - own
-        environment = {name: value for name, value in os.environ.items() if name not in others}
-        folders = [self.project.root / folder for folder in self.workspace.import_folders(self.stage)]
-        paths = [str(folder) for folder in folders if folder.is_dir()]
-        paths += filter(None, [environment.get("PYTHONPATH", "")])
-        return {
-            **environment,
-            **tracking,
-            "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-            "NBTOOLS_CONTEXT": str(self._write_context(tracking)),
-            "NBTOOLS_PROJECT": str(self.project.root),
-        }
 
     def _write_context(self, tracking: Mapping[str, str]) -> Path:
         path = self.folder / "context.json"
@@ -425,7 +348,7 @@ class Attempt:
             "revision": asdict(self.around.revision),
             "tracking_run": tracking.get("MLFLOW_RUN_ID", ""),
             "resumed": self.resumed,
-            "upstream": [_lineage(completion) for completion in self.upstream],
+            "upstream": lineage(self.upstream),
         }
 
     # After
@@ -537,29 +460,6 @@ class Attempt:
         except OSError:
             return failure  # a full disk: the failure itself matters more
         return replace(failure, notebook=self.project.relative(path))
-
-
-def _relative(path: Path, cwd: Path) -> str:
-    return Path(os.path.relpath(path, cwd)).as_posix()
-
-
-def _lineage(completion: Completion) -> dict[str, Any]:
-    return {
-        "stage": completion.stage,
-        "resumed": completion.resumed,
-        "fingerprint": completion.fingerprint,
-        "notebook": completion.extra.get("notebook", ""),
-        "notebook_digest": completion.source,
-        "params": dict(completion.ingredients.params),
-        "inputs": list(completion.extra.get("inputs", ())),
-        "outputs": [
-            {"dataset": name, "digest": digest, "size_bytes": completion.sizes.get(name, 0)}
-            for name, digest in completion.outputs.items()
-        ],
-        "run": completion.run,
-        "tracking_run": completion.tracking_run,
-        "finished_at": completion.finished_at,
-    }
 
 
 def _contract_failure(dataset: str, path: str, schema: str, found: str) -> Failure:

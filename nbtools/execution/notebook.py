@@ -54,6 +54,8 @@ class Job:
         Budgets of the notebook and of each cell in seconds; None means no limit.
     fork
         Returns a forked kernel, or raises ``Cold``; None where only an ordinary kernel will do.
+    start
+        Starts the process of a forked kernel that is driven over Jupyter's protocol; None if there is to be none.
     branch
         Given the session and papermill's record, returns a client whose first cells have been run already.
     late
@@ -79,6 +81,7 @@ class Job:
     timeout_s: float | None = None
     cell_timeout_s: float | None = None
     fork: Callable[[], Any] | None = None
+    start: Callable[..., Any] | None = None
     branch: Callable[[Session, Any], Any] | None = None
     late: Callable[[], Mapping[str, str]] = dict
     keep: Keeping | None = None
@@ -123,6 +126,7 @@ def execute(
             cancelled=cancelled,
             log=log,
             fork=job.fork,
+            start=job.start,
             late=job.late,
             spill=lambda number: _spill(job, f"cell-{number}.txt.gz"),
             keep=job.keep,

@@ -75,6 +75,7 @@ class _Builder:
             tracking=Tracking(self.document.tracking.uri, self.document.tracking.experiment),
             places=self.places,
             warm_kernels=self.document.kernels.warm,
+            kernel_protocol=self.document.kernels.protocol,
             kept_kernels=self.document.kernels.keep,
             kept_s=self.document.kernels.keep_for,
         )

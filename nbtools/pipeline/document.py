@@ -194,6 +194,9 @@ class KernelsEntry(_Strict):
     warm: StrictBool = Field(
         True, description="Fork each from a process that has imported what notebooks need; Linux only."
     )
+    protocol: StrictBool = Field(
+        False, description="Drive forked kernels over Jupyter's protocol, for comms of extensions."
+    )
     keep: StrictInt = Field(
         2, ge=1, le=100, description="How many kernels of failed cells run --debug keeps."
     )

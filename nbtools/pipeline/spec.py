@@ -205,6 +205,7 @@ class Spec:
     params: Mapping[str, ParamValue | Secret] = field(default_factory=dict)
     tracking: Tracking = field(default_factory=Tracking)
     warm_kernels: bool = True
+    kernel_protocol: bool = False
     kept_kernels: int = 2
     kept_s: float = 8 * 3600.0
     places: Mapping[str, Location] = field(default_factory=dict)

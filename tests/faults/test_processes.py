@@ -148,9 +148,9 @@ def test_woken_kernel_goes_on(tmp_path: Path) -> None:
 
 
 def test_stopped_zygote_delays_nobody_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nbtools.execution.kernels.warm import nursery
+    from nbtools.execution.kernels.warm import forker, nursery
 
-    monkeypatch.setattr(nursery, "_FORK_S", 1.0)
+    monkeypatch.setattr(forker, "_FORK_S", 1.0)
     monkeypatch.setattr(nursery, "_END_S", 1.0)
     project = one_stage(tmp_path)
     begin = nursery.Zygote.__init__

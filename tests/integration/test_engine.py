@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -15,12 +16,14 @@ from typing import Any
 import papermill
 import pytest
 import zmq
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 
 from nbtools.execution.kernels.managed import ManagedClient
 from nbtools.execution.kernels.session import Session
-from nbtools.execution.kernels.warm.nursery import ForkJob, Nursery
+from nbtools.execution.kernels.warm.forker import ForkJob
+from nbtools.execution.kernels.warm.nursery import Nursery
 from tests.projects import environment, notebook
 
 #: papermill asks for the language, too.
@@ -200,10 +203,21 @@ def test_reply_that_wakes_nobody_does_not_hold_the_notebook_up(
     assert [cell["outputs"][0]["text"] for cell in document["cells"]] == [["a\n"], ["b\n"]]
 
 
-def forked(nursery: Nursery, folder: Path) -> Session:
+def forked(nursery: Nursery, folder: Path, driven: str) -> Session:
     """Return a session on a kernel that is forked."""
     job = ForkJob(("pandas", "ipywidgets", "sklearn"), {**os.environ}, str(folder), ())
+    if driven == "over the protocol":
+        start = functools.partial(nursery.start, sys.executable)
+        return Session(python=sys.executable, cwd=str(folder), start=start)
     return Session(fork=lambda: nursery.fork(sys.executable, job))
+
+
+@pytest.fixture
+def no_ordinary_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        pytest.fail("an ordinary kernel was started")
+
+    monkeypatch.setattr(LocalProvisioner, "launch_kernel", refuse)
 
 
 def executed(source: Path, target: Path, engine: str, *, fails: bool = False, **options: Any) -> Any:
@@ -227,12 +241,12 @@ def papermills_own(source: Path, target: Path, *, fails: bool) -> Any:
     pytest.fail("papermill's own engine hangs again and again")
 
 
-@pytest.mark.parametrize("kernel", ["ordinary", "forked"])
+@pytest.mark.parametrize("kernel", ["ordinary", "directly", "over the protocol"])
 @pytest.mark.parametrize("name", SAME)
 def test_outputs_are_the_same_as_with_papermills_own_engine(
     tmp_path: Path, nursery: Nursery, name: str, kernel: str
 ) -> None:
-    more = {"session": forked(nursery, tmp_path)} if kernel == "forked" else {}
+    more = {"session": forked(nursery, tmp_path, kernel)} if kernel != "ordinary" else {}
     tags = {0: ["raises-exception"]} if name == "errors" else {}
     source = write(tmp_path / "in.ipynb", *SAME[name], tags=tags, params=None)
     documents = {
@@ -240,7 +254,7 @@ def test_outputs_are_the_same_as_with_papermills_own_engine(
         "nbtools": executed(source, tmp_path / "nbtools.ipynb", "nbtools", fails=name == "errors", **more),
     }
     shown = {engine: outputs(document) for engine, document in documents.items()}
-    if kernel == "forked":
+    if kernel == "directly":
         # An ordinary kernel sends stdout and stderr each in its own time; here they keep their order.
         shown = {engine: [by_stream(cell) for cell in cells] for engine, cells in shown.items()}
     assert shown["nbtools"] == shown["nbclient"]
@@ -268,11 +282,13 @@ def test_outputs_are_the_same_as_with_papermills_own_engine(
         ("await __import__('asyncio').sleep(60)", "timeout", "longer than its 1 s"),
     ],
 )
+@pytest.mark.parametrize("driven", ["directly", "over the protocol"])
+@pytest.mark.usefixtures("no_ordinary_kernel")
 def test_forked_kernel_is_judged_by_what_was_seen(
-    tmp_path: Path, nursery: Nursery, cell: str, kind: str, message: str
+    tmp_path: Path, nursery: Nursery, cell: str, kind: str, message: str, driven: str
 ) -> None:
     source = write(tmp_path / "in.ipynb", "x = 1", cell, "print('never')", params=None)
-    session = forked(nursery, tmp_path)
+    session = forked(nursery, tmp_path, driven)
     if kind == "timeout":
         session.timeout_s, session.deadline = 1, time.monotonic() + 1
     with suppress(PapermillExecutionError):  # papermill's own verdict; this is about ours

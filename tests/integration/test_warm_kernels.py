@@ -13,8 +13,9 @@ import pytest
 
 import nbtools.api
 from nbtools.execution.events import CellStarted, Event, StageTracked
+from nbtools.execution.kernels.warm.forker import Cold, ForkJob
 from nbtools.execution.kernels.warm.imports import shadows, worth_importing
-from nbtools.execution.kernels.warm.nursery import Cold, ForkJob, Nursery
+from nbtools.execution.kernels.warm.nursery import Nursery
 from nbtools.execution.state import RunState
 from tests.projects import SmallProject, one_stage
 
@@ -99,11 +100,15 @@ WORKS = {
 }
 
 
+@pytest.mark.parametrize("driven", ["directly", "over the protocol"])
 @pytest.mark.parametrize("name", WORKS)
 def test_what_notebooks_do_works_in_a_forked_kernel(
-    tmp_path: Path, debug: pytest.LogCaptureFixture, name: str
+    tmp_path: Path, debug: pytest.LogCaptureFixture, name: str, driven: str
 ) -> None:
-    assert result(one_stage(tmp_path), WORKS[name]) is True
+    project = one_stage(tmp_path)
+    if driven == "over the protocol":
+        project.write("pipelines.yaml", project.text("pipelines.yaml") + "kernels: {protocol: true}\n")
+    assert result(project, WORKS[name]) is True
     assert "ordinary kernel" not in debug.text
     if name == "exit handlers":
         assert (tmp_path / "gone.txt").exists()

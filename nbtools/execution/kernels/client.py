@@ -8,8 +8,10 @@ from typing import Any
 
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat.v4 import output_from_msg
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
+from papermill.log import logger
 
 from nbtools.execution.kernels import output as bounds
 from nbtools.execution.kernels.output import CellText
@@ -24,7 +26,8 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
     """Drives one kernel through one notebook; how a cell is executed is for its subclasses to say."""
 
     def __init__(self, progress: NotebookExecutionManager, session: Session, **kwargs: Any) -> None:
-        super().__init__(progress, raise_on_iopub_timeout=False, **kwargs)
+        super().__init__(progress, raise_on_iopub_timeout=False, log=logger, **kwargs)
+        self._logs = bool(self.log_output or self.stdout_file or self.stderr_file)
         self.session = session
         self.clear_before_next_output = False
         self._text: CellText | None = None  # of the cell that runs
@@ -37,6 +40,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
 
     def papermill_execute_cells(self) -> None:
         """Run the cells in order until one fails."""
+        self.log.info("Executing notebook with kernel: " + self.kernel_name)  # noqa: G003 - word for word as papermill
         number = 0
         for index, cell in enumerate(self.nb.cells):
             if cell.cell_type != "code":
@@ -94,6 +98,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
             verdict.kind = "exit" if exits else "error"
             verdict.message = bounds.shortened(f"{error.ename}: {error.evalue}".rstrip(": "))
             if exits:
+                verdict.code = error.evalue
                 verdict.message += "; a stage must run to its end, so the cells after it did not run"
             shown = [output for output in cell.get("outputs", ()) if output.output_type == "error"]
             verdict.traceback = list(shown[-1].traceback) if shown else [error.traceback]
@@ -126,6 +131,12 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
         return msg
 
     def output(self, outs: list[Any], msg: Any, display_id: str | None, cell_index: int) -> Any:
+        """Take in an output, and log it if that is asked for."""
+        if self._logs:
+            self.log_output_message(output_from_msg(msg))
+        return self._take_in(outs, msg, display_id, cell_index)
+
+    def _take_in(self, outs: list[Any], msg: Any, display_id: str | None, cell_index: int) -> Any:
         """Take in an output; parts of one stream are joined, and bounded."""
         if self.output_hook_stack[msg["parent_header"].get("msg_id")]:
             return super().output(outs, msg, display_id, cell_index)

@@ -16,7 +16,7 @@ import nbformat
 from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
 
 from nbtools.execution.files import write_atomically
-from nbtools.execution.kernels.session import Session
+from nbtools.execution.kernels.session import Session, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class NbtoolsEngine(Engine):  # type: ignore[misc]
         """
         given = kwargs.pop("session", None)
         session = given or Session()
-        options = {key: kwargs.pop(key) for key in ("progress_bar", "log_output") if key in kwargs}
+        options = {key: kwargs[key] for key in ("progress_bar", "log_output") if key in kwargs}
         kwargs.pop("autosave_cell_every", None)
         progress = Progress(nb, session, output_path=output_path, **options)
         progress.notebook_start()
@@ -101,7 +101,7 @@ class NbtoolsEngine(Engine):  # type: ignore[misc]
             cls.execute_managed_notebook(progress, kernel_name, session=session, **kwargs)
         finally:
             progress.notebook_complete()
-        if given is None and session.verdict.kind not in ("", "error"):
+        if given is None and session.verdict.kind and not _is_told_by_papermill(session.verdict):
             raise Unfinished(session.verdict.message)
         return progress.nb
 
@@ -113,18 +113,19 @@ class NbtoolsEngine(Engine):  # type: ignore[misc]
         session: Session | None = None,
         start_timeout: int = 60,
         execution_timeout: int | None = None,
-        **_: Any,
+        **options: Any,
     ) -> None:
-        """Execute the cells of ``nb_man.nb``."""
+        """Execute the cells of ``nb_man.nb``; what they put out is logged as papermill's options ask."""
         # papermill loads this module while it is imported itself, and the clients need all of papermill.
         from nbtools.execution.kernels.managed import ManagedClient
         from nbtools.execution.kernels.warm.client import ForkedClient
-        from nbtools.execution.kernels.warm.nursery import Cold
+        from nbtools.execution.kernels.warm.forker import Cold
 
         session = session or nb_man.session
         if execution_timeout and session.deadline is None:
             session.deadline = time.monotonic() + execution_timeout
             session.timeout_s = execution_timeout
+        logs = {key: options[key] for key in ("log_output", "stdout_file", "stderr_file") if options.get(key)}
         if session.branch:
             try:
                 session.branch(nb_man).run()
@@ -133,11 +134,16 @@ class NbtoolsEngine(Engine):  # type: ignore[misc]
                 log.debug("%s: %s", session.source, reason)
         if session.fork:
             try:
-                ForkedClient(nb_man, session, session.fork()).run()
+                ForkedClient(nb_man, session, session.fork(), kernel_name=kernel_name, **logs).run()
                 return
             except Cold as reason:
                 log.debug("%s runs on an ordinary kernel: %s", session.source, reason)
-        ManagedClient(nb_man, session, kernel_name=kernel_name, startup_timeout=start_timeout).run()
+        ManagedClient(nb_man, session, kernel_name=kernel_name, startup_timeout=start_timeout, **logs).run()
+
+
+def _is_told_by_papermill(verdict: Verdict) -> bool:
+    """Tell whether papermill finds the failure in the notebook; it takes ``sys.exit(0)`` for a success."""
+    return verdict.kind == "error" or (verdict.kind == "exit" and verdict.code not in ("", "0"))
 
 
 papermill_engines.register("nbtools", NbtoolsEngine)

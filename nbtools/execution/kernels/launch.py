@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
@@ -24,8 +25,14 @@ def end_with_parent() -> None:
         sys.exit("whoever started this kernel has gone")
 
 
-def _launch() -> None:
-    """Start ipykernel; output that the other side takes in too slowly waits instead of being dropped."""
+def launch(**options: Any) -> None:
+    """Start ipykernel; output that the other side takes in too slowly waits instead of being dropped.
+
+    Parameters
+    ----------
+    options
+        Of ``IPKernelApp``.
+    """
     import zmq
     from ipykernel.kernelapp import IPKernelApp
 
@@ -36,10 +43,10 @@ def _launch() -> None:
             with contextlib.suppress(AttributeError):  # of an ipykernel that is built otherwise
                 thread.schedule(lambda: thread.socket.setsockopt(zmq.XPUB_NODROP, 1))
 
-    Lossless.launch_instance()
+    Lossless.launch_instance(**options)
 
 
 if __name__ == "__main__":
     end_with_parent()
     del sys.path[0]  # this file's folder
-    _launch()
+    launch()

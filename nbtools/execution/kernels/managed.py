@@ -40,6 +40,7 @@ class ManagedClient(StageClient):
             return super().create_kernel_manager()
         self.km = InterpreterKernelManager(config=self.config)
         self.km.python = self.session.python
+        self.km.start_warm = self.session.start
         # Sockets in a folder of the user's own: no port to race for, nothing on the network. Without a
         # connection file all kernels would share sockets named kernel-ipc-N in the working directory.
         place = self.session.save_to.parent if self.session.save_to else None

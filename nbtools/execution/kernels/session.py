@@ -21,6 +21,8 @@ class Verdict:
         Empty while nothing is wrong; else as ``Failure.kind``.
     cell
         Number of the guilty code cell in the source notebook, from 1; 0 if none is.
+    code
+        What ``sys.exit`` was given, as a text; empty if nothing was, or the kernel was ended otherwise.
     """
 
     complete: bool = False
@@ -28,6 +30,7 @@ class Verdict:
     message: str = ""
     cell: int = 0
     execution_count: int | None = None
+    code: str = ""
     traceback: list[str] = field(default_factory=list)
 
 
@@ -74,6 +77,9 @@ class Session:
         Set when nothing more should be run.
     fork
         Returns a forked kernel, or raises ``Cold``; None where only an ordinary kernel will do.
+    start
+        Starts the process of a forked kernel that is driven over Jupyter's protocol, as ``Forker.start`` does;
+        None if there is to be none.
     branch
         Given papermill's record, returns a client whose first cells have been run already, or raises ``Cold``;
         None where nobody shares them.
@@ -104,6 +110,7 @@ class Session:
     cancelled: Flag = field(default_factory=Flag)
     log: IO[bytes] | None = None
     fork: Callable[[], Any] | None = None
+    start: Callable[..., Any] | None = None
     branch: Callable[[Any], Any] | None = None
     late: Callable[[], Mapping[str, str]] = dict
     spill: Callable[[int], Spill] | None = None

@@ -15,7 +15,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbtools.execution.kernels.client import StageClient
 from nbtools.execution.kernels.session import Session
 from nbtools.execution.kernels.warm import wire
-from nbtools.execution.kernels.warm.nursery import Cold, ForkedKernel
+from nbtools.execution.kernels.warm.forked import ForkedKernel
+from nbtools.execution.kernels.warm.forker import Cold
 
 _NAMES = {wire.STDOUT: "stdout", wire.STDERR: "stderr"}
 #: From the fork to the first word.
@@ -25,8 +26,8 @@ _READY_S = 60
 class ForkedClient(StageClient):
     """Executes cells on a kernel that was forked for this notebook."""
 
-    def __init__(self, progress: Any, session: Session, kernel: ForkedKernel) -> None:
-        super().__init__(progress, session)
+    def __init__(self, progress: Any, session: Session, kernel: ForkedKernel, **kwargs: Any) -> None:
+        super().__init__(progress, session, **kwargs)
         self.kernel: ForkedKernel = kernel
         self._decoders: dict[bytes, Any] = {}
         self._request = ""

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+#: Name of the provisioner (see ``provisioner``), and of the variable with the modules that it imports ahead.
+PROVISIONER = "nbtools-warm"
+MODULES_VARIABLE = "NBTOOLS_WARM_MODULES"
 #: Packages that do not survive a fork, or hold threads and devices after their import.
 NEVER_FORKED = frozenset(
     [

@@ -14,7 +14,8 @@ from typing import Any
 
 from nbtools.execution.kernels.session import Session
 from nbtools.execution.kernels.warm.client import ForkedClient
-from nbtools.execution.kernels.warm.nursery import Cold, ForkedKernel, Forker, ForkJob
+from nbtools.execution.kernels.warm.forked import ForkedKernel
+from nbtools.execution.kernels.warm.forker import Cold, Forker, ForkJob
 
 _PARAMETERS = "parameters"
 

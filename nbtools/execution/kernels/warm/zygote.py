@@ -265,10 +265,12 @@ def _live(descriptors: list[int], job: dict[str, Any]) -> int:
     importlib.invalidate_caches()
     _settle(job)
     if job["mode"] == "kernel":
-        sys.argv = ["ipykernel_launcher", "-f", job["connection_file"]]
-        from ipykernel.kernelapp import launch_new_instance
-
-        launch_new_instance()
+        connection.close()
+        sys.argv = ["ipykernel_launcher", *job["arguments"]]
+        _with_debugger()
+        # 1 stands for "no terminal, and nobody to watch": Linux tells when the parent has gone.
+        importlib.import_module("_nbtools_warm.launch").launch(parent_handle=1)
+        finish()
         return 0
     from . import shell
 
@@ -276,6 +278,17 @@ def _live(descriptors: list[int], job: dict[str, Any]) -> int:
     shell.main(connection, [socket.socket(fileno=item) for item in control])
     finish()
     return 0
+
+
+def _with_debugger() -> None:
+    """Give ipykernel back what ``shell`` has spared it: JupyterLab's debugger works in this kernel."""
+    import ipykernel.debugger
+    import ipykernel.ipkernel
+
+    debugger: Any = importlib.reload(ipykernel.debugger)
+    users: Any = ipykernel.ipkernel  # before version 7, it keeps names of its own
+    users.Debugger = debugger.Debugger
+    users._is_debugpy_available = debugger._is_debugpy_available
 
 
 def _settle(job: dict[str, Any]) -> None:
@@ -392,8 +405,9 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     # Under a name of its own, so that a notebook's `import wire` never finds ours.
+    here = Path(__file__).parent
     package = types.ModuleType("_nbtools_warm")
-    package.__path__ = [str(Path(__file__).parent)]
+    package.__path__ = [str(here), str(here.parent)]
     sys.modules["_nbtools_warm"] = package
-    sys.path[:] = [folder for folder in sys.path if folder and Path(folder) != Path(__file__).parent]
+    sys.path[:] = [folder for folder in sys.path if folder and Path(folder) != here]
     importlib.import_module("_nbtools_warm.zygote").main(sys.argv[1:])

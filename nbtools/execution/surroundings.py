@@ -1,0 +1,73 @@
+"""What a stage's kernel begins with: its variables, its environment, and what it may ask about its own run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nbtools.execution.workspace import Workspace
+from nbtools.pipeline.dag import Output, Variant
+from nbtools.pipeline.plan import Completion
+from nbtools.pipeline.spec import Secret
+
+
+def variables(variant: Variant, workspace: Workspace, where: Callable[[Output], Path]) -> dict[str, Any]:
+    """Return what is injected: params, and paths relative to the kernel's working directory.
+
+    Parameters
+    ----------
+    where
+        Returns where an output is written.
+    """
+    root = workspace.project.root
+    cwd = root / variant.stage.cwd
+    values: dict[str, Any] = {}
+    for name, value in workspace.params(variant).items():
+        # A notebook reads a secret from the environment, under the name that it finds here.
+        values[name] = value.env if isinstance(value, Secret) else value
+    for item in variant.inputs:
+        paths = [_relative(root / path, cwd) for path in item.paths]
+        values[item.variable] = paths if item.many else paths[0]
+    for output in variant.outputs:
+        values[output.variable] = _relative(where(output), cwd)
+    return values
+
+
+def environment(variant: Variant, workspace: Workspace, more: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a stage's kernel: without the secrets of others, and with ``more``."""
+    own = {value.env for value in workspace.params(variant).values() if isinstance(value, Secret)}
+    others = workspace.secret_variables() - own
+    inherited = {name: value for name, value in os.environ.items() if name not in others}
+    folders = [workspace.project.root / folder for folder in workspace.import_folders(variant.stage)]
+    paths = [str(folder) for folder in folders if folder.is_dir()]
+    paths += filter(None, [inherited.get("PYTHONPATH", "")])
+    return {**inherited, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), **more}
+
+
+def lineage(completions: Sequence[Completion]) -> list[dict[str, Any]]:
+    """Return what is known of the stages that a stage depends on."""
+    return [
+        {
+            "stage": completion.stage,
+            "resumed": completion.resumed,
+            "fingerprint": completion.fingerprint,
+            "notebook": completion.extra.get("notebook", ""),
+            "notebook_digest": completion.source,
+            "params": dict(completion.ingredients.params),
+            "inputs": list(completion.extra.get("inputs", ())),
+            "outputs": [
+                {"dataset": name, "digest": digest, "size_bytes": completion.sizes.get(name, 0)}
+                for name, digest in completion.outputs.items()
+            ],
+            "run": completion.run,
+            "tracking_run": completion.tracking_run,
+            "finished_at": completion.finished_at,
+        }
+        for completion in completions
+    ]
+
+
+def _relative(path: Path, cwd: Path) -> str:
+    return Path(os.path.relpath(path, cwd)).as_posix()
