@@ -39,8 +39,9 @@ def lab(stage: str = "", *, project: Path | str | None = None) -> LabCommand:
 
     with open_for(project) as opened:
         home = opened.project
-        uri = address_of(opened).uri
-        environment = {"MLFLOW_TRACKING_URI": uri, "NBTOOLS_PROJECT": str(home.root)}
+        store = address_of(opened)
+        environment = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_EXPERIMENT_NAME": store.experiment}
+        environment["NBTOOLS_PROJECT"] = str(home.root)
         environment |= {"PYTHONPATH": _joined([str(home.root)]), **_warm(opened)}
         command = [sys.executable, "-m", "jupyterlab"]
         if not stage:

@@ -213,7 +213,8 @@ def schema() -> dict[str, Any]:
 
 
 def _stage_status(step: Any, completion: Completion | None, outcome: Event | None) -> StageStatus:
-    failed = isinstance(outcome, StageFailed) and step.action.value == "run"
+    failed = isinstance(outcome, StageFailed) and outcome.failure.kind != "cancelled"
+    failed = failed and step.action.value == "run"
     return StageStatus(
         stage=step.key,
         action="failed" if failed else step.action.value,

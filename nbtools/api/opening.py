@@ -120,9 +120,9 @@ def _read_params(path: Path) -> dict[str, Any]:
     tree = parse(text, str(path))
     if tree.problems:
         raise UsageError(*tree.problems)
-    if not isinstance(tree.value, dict):
+    if not isinstance(tree.value or {}, dict):
         raise UsageError(Problem("a params file holds name: value lines", str(path)))
-    return tree.value
+    return tree.value or {}
 
 
 def address_of(opened: Opened) -> StoreAddress:

@@ -92,6 +92,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         stages = taking_part(opened.dag, keys)
         masking = read_secrets(opened.workspace, stages, os.environ)
         _check_kernels(opened.workspace, [step.variant.stage for step in made.to_run()])
+        opened.workspace.check_outputs(opened.dag.variants[key] for key in keys)
         opened.workspace.remember()
         forced = forced_keys(opened.dag, targets, force=force)
         options = Options(

@@ -313,33 +313,35 @@ def graph(
         _echo(draw(found))
 
 
+#: What nbtools does not know is an option of the program that it starts.
+_PASSING_ON = {"ignore_unknown_options": True}
 _jupyter = click.argument("jupyter_options", nargs=-1, type=click.UNPROCESSED)
 
 
-@cli.command("open")
+@cli.command("open", context_settings=_PASSING_ON)
 @click.argument("stage")
 @_jupyter
 @click.pass_obj
 def open_stage(project: Path | None, stage: str, jupyter_options: tuple[str, ...]) -> None:
     """Open the last executed notebook of STAGE in JupyterLab; the failed one if it failed.
 
-    Options of JupyterLab go behind "--": nbtools open fit -- --no-browser
+    Options of JupyterLab are passed on: nbtools open fit --no-browser
     """
     _become(api.lab(stage, project=project), jupyter_options)
 
 
-@cli.command()
+@cli.command(context_settings=_PASSING_ON)
 @_jupyter
 @click.pass_obj
 def lab(project: Path | None, jupyter_options: tuple[str, ...]) -> None:
     """Open the project in JupyterLab; what notebooks log goes to the project's tracking store.
 
-    Options of JupyterLab go behind "--": nbtools lab -- --port 9000
+    Options of JupyterLab are passed on: nbtools lab --port 9000
     """
     _become(api.lab(project=project), jupyter_options)
 
 
-@cli.command()
+@cli.command(context_settings=_PASSING_ON)
 @click.argument("stage")
 @_jupyter
 @click.pass_obj
@@ -348,7 +350,7 @@ def debug(project: Path | None, stage: str, jupyter_options: tuple[str, ...]) ->
 
     The kernel is there if the stage failed in "nbtools run --debug"; otherwise the stage is run that way now.
     %debug in the console goes to where the error was raised. Leave it with Ctrl-D and answer "no" to keep
-    the kernel. Options of jupyter console go behind "--".
+    the kernel. Options of jupyter console are passed on.
     """
     found = api.debug(stage, project=project)
     if found is None:

@@ -317,7 +317,8 @@ def _failed(event: StageFailed, board: Board, *, color: bool) -> str:
     if failure.kind == "cancelled":
         return stage_line("cancelled", event.stage, "cancelled", board)
     if board.ended.get("failed", 0) > FULL_FAILURES:
-        return stage_line("failed", event.stage, f"{failure.message}  {failure.notebook}", board)
+        said = f"{failure.message.splitlines()[0]}  (nbtools show has more)"
+        return stage_line("failed", event.stage, said, board)
     notebook = board.notebooks.get(event.stage, "")
     return text.failure(event.stage, notebook, failure, color=color)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import textwrap
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbtools.api import Explanation, HistoryRow, ProjectStatus, RunState
@@ -17,6 +18,8 @@ from nbtools.pipeline.plan import Plan
 if TYPE_CHECKING:
     from nbtools.execution.upkeep import Freed, StoreReport
 
+#: How many metrics of a stage a table shows.
+_FEW = 3
 _HISTORY = ("status", "run", "commit", "branch", "message", "duration", "completed")
 
 
@@ -199,18 +202,35 @@ def run_text(run: RunState, width: int | None, *, color: bool) -> str:
             "resumed" if stage.resumed else stage.status,
             stage.stage,
             text.duration(stage.duration_s) if stage.duration_s else "",
-            ", ".join(f"{name}={value:.4g}" for name, value in stage.metrics.items()),
+            _few(stage.metrics),
             f"cell {stage.failure.cell}" if stage.failure and stage.failure.cell else stage.reason,
         ]
         for stage in run.stages.values()
     ]
     lines += ["", text.table(["state", "stage", "took", "metrics", "why"], rows, width=width)]
+    lines += _all_metrics(run)
     gates = [f"  ✓ {stage.stage}: {gate}" for stage in run.stages.values() for gate in stage.gates]
     lines += ["", "gates", *gates] if gates else []
     for stage in run.stages.values():
-        if stage.failure:
+        if stage.failure and stage.status != "cancelled":
             lines += ["", text.failure(stage.stage, stage.notebook, stage.failure, color=color)]
     return "\n".join(lines)
+
+
+def _few(metrics: Mapping[str, float]) -> str:
+    shown = [f"{name}={value:.4g}" for name, value in list(metrics.items())[:_FEW]]
+    return ", ".join(shown) + (f" and {len(metrics) - _FEW} more" if len(metrics) > _FEW else "")
+
+
+def _all_metrics(run: RunState) -> list[str]:
+    """Return the metrics of the stages that have more than fit into a table."""
+    lines: list[str] = []
+    for stage in run.stages.values():
+        if len(stage.metrics) > _FEW:
+            shown = ", ".join(f"{text.plain(name)}={value:.4g}" for name, value in stage.metrics.items())
+            wrapped = textwrap.wrap(shown, 100, initial_indent="  ", subsequent_indent="  ")
+            lines += ["", f"metrics of {stage.stage}", *wrapped]
+    return lines
 
 
 def store_text(report: StoreReport) -> str:

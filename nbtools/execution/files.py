@@ -40,6 +40,16 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def foreign_link(path: Path) -> str:
+    """Return where a link leads to that is at ``path``, or below it, and leads out of it; else an empty text."""
+    inside = path.resolve()
+    places = [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())]
+    for place in places:
+        if place.is_symlink() and (place == path or not place.resolve().is_relative_to(inside)):
+            return str(os.readlink(place))
+    return ""
+
+
 @contextmanager
 def explained(what: str) -> Iterator[None]:
     """Turn an OSError of the block into an error that says what to do.
@@ -65,9 +75,9 @@ def operation_error(what: str, error: OSError) -> OperationError:
         errno.EPERM: "you may not write there: check the owner and the permissions",
     }
     reason = error.strerror or str(error)
-    return OperationError.of(
-        f"{what}: {reason}", where=str(error.filename or ""), fix=fixes.get(error.errno or 0, "")
-    )
+    # Of two files, the second is the one that was to be written.
+    where = str(error.filename2 or error.filename or "")
+    return OperationError.of(f"{what}: {reason}", where=where, fix=fixes.get(error.errno or 0, ""))
 
 
 def _umask() -> int:

@@ -30,6 +30,14 @@ logging.getLogger("papermill").addHandler(logging.NullHandler())
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]")
 _TRACEBACK_LINE = re.compile(r"Cell In\[(\d+)\], line (\d+)")
 _CONTEXT_LINES = 3
+#: What to do about errors whose own words do not say it.
+_KNOWN = {
+    "StdinNotImplementedError": "a stage runs unattended and cannot ask: make what it asks for a param",
+    "active experiment ID does not match": "leave out mlflow.set_experiment(…): a stage logs into the experiment that "
+    "tracking.experiment in pipelines.yaml names",
+    "RESOURCE_DOES_NOT_EXIST: Run with id=": "leave out mlflow.set_tracking_uri(…): a stage logs into the store that "
+    "tracking in pipelines.yaml, or MLFLOW_TRACKING_URI, names",
+}
 _LOG_TAIL = 2_000
 _START_TIMEOUT_S = 120
 
@@ -179,9 +187,7 @@ def _failure(job: Job, verdict: Verdict) -> Failure:
     source = next((cell.source for cell in code_cells(job.text) if cell.number == verdict.cell), "")
     if verdict.kind == "kernel died" and (said := mask(_tail(job.log))):
         traceback = f"the kernel's last words:\n{said}"
-    fix = ""
-    if "StdinNotImplementedError" in verdict.message:
-        fix = "a stage runs unattended and cannot ask: make what it asks for a param"
+    fix = next((fix for words, fix in _KNOWN.items() if words in verdict.message), "")
     return Failure(
         fix=fix,
         kind=verdict.kind or "system",

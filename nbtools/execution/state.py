@@ -36,8 +36,8 @@ class StageState:
     Parameters
     ----------
     status
-        ``waiting``, ``running``, ``finished``, ``failed``, ``skipped``, ``up to date``, ``restored``
-        or ``unchanged inputs``.
+        ``waiting``, ``running``, ``finished``, ``failed``, ``cancelled``, ``skipped``, ``up to date``,
+        ``restored`` or ``unchanged inputs``.
     cells, cell
         How many code cells the notebook has, and which one began last.
     """
@@ -169,7 +169,8 @@ def _stage_after(stage: StageState, event: Event) -> StageState:  # noqa: C901, 
                 fingerprint=event.fingerprint,
             )
         case StageFailed():
-            return replace(stage, status="failed", duration_s=event.duration_s, failure=event.failure)
+            status = "cancelled" if event.failure.kind == "cancelled" else "failed"
+            return replace(stage, status=status, duration_s=event.duration_s, failure=event.failure)
         case StageSkipped():
             return replace(stage, status="skipped", reason=event.because)
         case RunStarted() | RunFinished() | RunDelivered():

@@ -159,6 +159,33 @@ class Workspace:
         if problems:
             raise SpecError(*dict.fromkeys(problems))
 
+    def check_outputs(self, variants: Iterable[Variant]) -> None:
+        """Check that no stage would write over code that stages import.
+
+        Raises
+        ------
+        SpecError
+            With all that would.
+        """
+        modules = {path for stage in self.spec.stages() for path in self._own_modules(stage)}
+        problems = [
+            Problem(
+                f"writing {output.dataset!r} would replace the module {path}, which stages import",
+                str(variant.stage.location),
+                f"stage {variant.stage.key}",
+                "write to another path",
+            )
+            for variant in variants
+            for output in variant.outputs
+            for path in sorted(modules)
+            if path == output.path or path.startswith(f"{output.path}/")
+        ]
+        if problems:
+            raise SpecError(*dict.fromkeys(problems))
+
+    def _own_modules(self, stage: Stage) -> Iterable[str]:
+        return self._modules.closure(self.notebooks[stage.key].imports, self.import_folders(stage))[0]
+
     # Ingredients
 
     def params(self, variant: Variant) -> dict[str, object]:
@@ -265,7 +292,8 @@ class Workspace:
         if path not in self._measured:
             place = self.project.root / path
             if not place.resolve().is_relative_to(self.project.root):
-                raise DataError.of(f"{path} is a link that leads out of the project", where=path)
+                fix = "put the data themselves there; a run brings a stage's own output back once the link is gone"
+                raise DataError.of("it is a link that leads out of the project", where=path, fix=fix)
             try:
                 self._measured[path] = self.memo.measure(place)
             except OSError as error:

@@ -84,7 +84,7 @@ class _Builder:
         self.check_after(stages)
         self.check_conditions(spec)
         self.check_patterns(stages, datasets)
-        self.check_notebooks_kept(stages, datasets)
+        self.check_files_kept(stages, datasets)
         if found := cycle(stages):
             path = _stage_path(found[0])
             chain = " → ".join([*(stage.key for stage in found), found[0].key])
@@ -331,16 +331,18 @@ class _Builder:
                     "a pattern needs a stage with a matrix that lists it as output",
                 )
 
-    def check_notebooks_kept(self, stages: list[Stage], datasets: Mapping[str, Dataset]) -> None:
-        holding: dict[str, list[str]] = {}  # notebooks by their own path and every folder above
-        for notebook in sorted({stage.notebook for stage in stages}):
-            for place in itertools.accumulate(notebook.split("/"), posixpath.join):
-                holding.setdefault(place, []).append(notebook)
+    def check_files_kept(self, stages: list[Stage], datasets: Mapping[str, Dataset]) -> None:
+        holding: dict[str, list[str]] = {}  # what must stay, by its own path and every folder above
+        kept = {stage.notebook: "the notebook " for stage in stages}
+        kept |= {item.schema.file: "the schema " for item in datasets.values() if item.schema}
+        for file, what in sorted({**kept, posixpath.basename(self.file): ""}.items()):
+            for place in itertools.accumulate(file.split("/"), posixpath.join):
+                holding.setdefault(place, []).append(what + file)
         for stage in stages:
             for binding in stage.outputs:
                 path = datasets[binding.dataset].path
-                for notebook in holding.get(path, ()):
-                    message = f"writing {binding.dataset!r} ({path}) would replace the notebook {notebook}"
+                for file in holding.get(path, ()):
+                    message = f"writing {binding.dataset!r} ({path}) would replace {file}"
                     self.problem((*_stage_path(stage), "outputs"), message, "write to another path")
 
     def check_patterns(self, stages: Iterable[Stage], datasets: Mapping[str, Dataset]) -> None:
@@ -438,6 +440,8 @@ def why_bad_path(text: str) -> str:
         return "holds a backslash or a control character"
     if normal.split("/", 1)[0] in _RESERVED_FOLDERS:
         return "lies in a folder that is not for data"
+    if posixpath.basename(normal).startswith(".git"):
+        return "is a file of git's"
     return ""
 
 

@@ -222,6 +222,8 @@ def _targeted(dag: Dag, target: str) -> list[str]:
             meanings.setdefault(f"the pipeline {target}", []).append(variant.key)
         if target in (stage.name, stage.key):
             meanings.setdefault(f"the stage {stage.key}", []).append(variant.key)
+        if variant.point and target == variant.key.removeprefix(f"{stage.pipeline}."):
+            meanings.setdefault(f"the variant {variant.key}", []).append(variant.key)
         if any(target == output.dataset for output in variant.outputs):
             meanings.setdefault(f"the dataset {target}", []).append(variant.key)
     found = list(meanings.values())

@@ -156,7 +156,9 @@ def _param(difference: Difference) -> str:
 def _package(difference: Difference) -> str:
     if difference.old and difference.new:
         return f"package {difference.name}: {difference.old} → {difference.new}"
-    return f"package {difference.name} is {'new' if difference.new else 'no longer imported'}"
+    return (
+        f"package {difference.name} is {'new' if difference.new else 'no longer imported, or not installed'}"
+    )
 
 
 def _module(difference: Difference) -> str:

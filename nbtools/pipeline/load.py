@@ -165,6 +165,9 @@ def _problem(detail: Any, tree: Tree, file: str) -> Problem:
         return Problem(f"unknown key {path[-1]!r}", where, dotted(path), fix)
     if kind == "value_error":
         return Problem(str(detail["ctx"]["error"]), where, dotted(path))
+    if path == ("version",) and kind != "int_type":
+        message = f"this nbtools reads version 1 of the format, not {_shown(detail['input'])}"
+        return Problem(message, where, dotted(path), "update nbtools, or write version: 1")
     wanted = _WANTED.get(kind) or detail["msg"].replace("Input should be", "").strip()
     return Problem(f"this must be {wanted}, not {_shown(detail['input'])}", where, dotted(path))
 

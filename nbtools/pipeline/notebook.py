@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 #: Part of every fingerprint: raise it when the meaning of a digest changes.
-DIGEST_VERSION = 1
+DIGEST_VERSION = 2
 
 #: papermill's tag of the cell that it adds.
 INJECTED = "injected-parameters"
 
 _PYTHON_CELL_MAGICS = {"time", "timeit", "capture", "prun", "memray_flamegraph", "mprun", "lprun"}
 _MAGIC_LINE = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?{1,2}|(?:[\w.,\s\[\]]+=\s*)[%!].+)$")
+_MAGIC = "__magic__"
+_RUN_MAGIC = re.compile(r"%run\s+(?:-[^\s]+\s+)*['\"]?(?P<file>[\w./-]+?)(?:\.py)?['\"]?(?:\s|$)")
 _IMPORT_LINE = re.compile(r"^[ \t]*(?:import|from)[ \t]+([A-Za-z_][\w.]*).*$", re.MULTILINE)
 _PYTHON_ASSIGNMENT = re.compile(r"^([^\W\d]\w*)\s*(?::[^=]+)?=(?!=)", re.MULTILINE)
 _OTHER_ASSIGNMENT = re.compile(r"^\s*([A-Za-z_.][\w.]*)\s*(?:=|<-)(?!=)", re.MULTILINE)
@@ -72,6 +74,8 @@ class NotebookFacts:
         ``float``, ``str``, ``list``, ``dict``, or an empty text when anything may stand there.
     imports
         Dotted names of the modules that the code imports, sorted.
+    other_parameters_cells
+        Numbers of more cells that are tagged so.
     language, kernel
         As the notebook's metadata say; an empty language when only the kernel itself knows.
     """
@@ -82,6 +86,7 @@ class NotebookFacts:
     imports: tuple[str, ...] = ()
     language: str = "python"
     kernel: str = ""
+    other_parameters_cells: tuple[int, ...] = ()
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -101,14 +106,15 @@ def read(text: str) -> NotebookFacts:
     language, kernel = _language(document)
     python = language == "python"
     cells = tuple(_code_cells(document["cells"], python))
-    found = next((cell for cell in cells if "parameters" in cell.tags), None)
+    tagged = [cell for cell in cells if "parameters" in cell.tags]
     return NotebookFacts(
         digests=tuple(cell.digest for cell in cells),
-        parameters_cell=found.number if found else 0,
-        parameters=_assigned(found.source, python) if found else {},
+        parameters_cell=tagged[0].number if tagged else 0,
+        parameters=_assigned(tagged[0].source, python) if tagged else {},
         imports=tuple(sorted({name for cell in cells for name in imports(cell.source)})) if python else (),
         language=language,
         kernel=kernel,
+        other_parameters_cells=tuple(cell.number for cell in tagged[1:]),
     )
 
 
@@ -125,8 +131,10 @@ def encode(facts: NotebookFacts) -> str:
 
 def decode(text: str) -> NotebookFacts:
     """Return what ``encode`` was given."""
-    digests, parameters_cell, parameters, names, language, kernel = json.loads(text)
-    return NotebookFacts(tuple(digests), parameters_cell, parameters, tuple(names), language, kernel)
+    digests, parameters_cell, parameters, names, language, kernel, others = json.loads(text)
+    return NotebookFacts(
+        tuple(digests), parameters_cell, parameters, tuple(names), language, kernel, tuple(others)
+    )
 
 
 def _language(document: Mapping[str, Any]) -> tuple[str, str]:
@@ -231,10 +239,20 @@ def _imported(node: ast.AST) -> Iterator[str]:
         yield base
         joint = "" if base.endswith(".") else "."
         yield from (f"{base}{joint}{alias.name}" for alias in node.names if alias.name != "*")
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == _MAGIC:
+        yield from _run_by_magic(node)
     elif isinstance(node, ast.Call) and _imports_by_name(node.func):
         first = node.args[0] if node.args else None
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
             yield first.value
+
+
+def _run_by_magic(call: ast.Call) -> Iterator[str]:
+    """Yield the module that is the file of ``%run file.py``: it counts as if it were imported."""
+    first = call.args[0] if call.args else None
+    line = first.value if isinstance(first, ast.Constant) else None
+    if isinstance(line, str) and (found := _RUN_MAGIC.match(line)):
+        yield found["file"].removeprefix("./").replace("/", ".")
 
 
 def _imports_by_name(function: ast.expr) -> bool:
@@ -263,14 +281,14 @@ def _without_magics(source: str) -> str:
     if first is not None and lines[first].startswith("%%"):
         name = lines[first][2:].split(maxsplit=1)[0] if lines[first][2:].split() else ""
         if name not in _PYTHON_CELL_MAGICS:
-            return f"__magic__({source!r})"
-        lines[first] = f"__magic__({lines[first]!r})"
+            return f"{_MAGIC}({source!r})"
+        lines[first] = f"{_MAGIC}({lines[first]!r})"
     return "\n".join(map(_as_call, lines))
 
 
 def _as_call(line: str) -> str:
     match = _MAGIC_LINE.match(line)
-    return f"{match.group(1)}__magic__({line.strip()!r})" if match else line
+    return f"{match.group(1)}{_MAGIC}({line.strip()!r})" if match else line
 
 
 def _assigned(source: str, python: bool) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbtools.errors import NotebookError, Problem, UsageError, suggest
+from nbtools.errors import NotebookError, Problem, UsageError, nearest, suggest
 from nbtools.pipeline.notebook import NotebookFacts
 from nbtools.pipeline.spec import ParamValue, Secret, Spec, Stage
 from nbtools.pipeline.values import why_bad_name, why_unfit
@@ -89,6 +89,7 @@ def check_notebooks(spec: Spec, facts: Mapping[str, NotebookFacts]) -> None:
         problem for stage in spec.stages() for problem in _stage_problems(stage, facts[stage.key], spec)
     ]
     problems += _unused(spec, facts)
+    problems += _several_parameters_cells(spec, facts)
     if problems:
         raise NotebookError(*problems)
 
@@ -187,6 +188,15 @@ def _wrong_kind(stage: Stage, facts: NotebookFacts, name: str, reason: str, spec
     return Problem(f"param {name!r} of {stage.key}: {reason}", str(place), fix=fix)
 
 
+def _several_parameters_cells(spec: Spec, facts: Mapping[str, NotebookFacts]) -> Iterator[Problem]:
+    for notebook, stage in {stage.notebook: stage for stage in spec.stages()}.items():
+        if others := facts[stage.key].other_parameters_cells:
+            numbers = ", ".join(map(str, (facts[stage.key].parameters_cell, *others)))
+            # The values are injected after the first, and the others would undo that.
+            fix = "keep the tag on the cell that sets the defaults"
+            yield Problem(f"code cells {numbers} are all tagged parameters", notebook, fix=fix)
+
+
 def _unused(spec: Spec, facts: Mapping[str, NotebookFacts]) -> Iterator[Problem]:
     for prefix, names, stages in _shared_params(spec):
         known = {name for stage in stages for name in declared(stage, facts[stage.key])}
@@ -195,7 +205,19 @@ def _unused(spec: Spec, facts: Mapping[str, NotebookFacts]) -> Iterator[Problem]
             if name not in known:
                 place = spec.place(f"{prefix}{name}")
                 message = f"no notebook declares the param {name!r} in its parameters cell"
-                yield Problem(message, str(place or ""), f"{prefix}{name}", suggest(name, known, "param"))
+                fix = _how_to_declare(name, known, stages, facts)
+                yield Problem(message, str(place or ""), f"{prefix}{name}", fix)
+
+
+def _how_to_declare(
+    name: str, known: Collection[str], stages: list[Stage], facts: Mapping[str, NotebookFacts]
+) -> str:
+    if nearest(name, known):
+        return suggest(name, known)
+    untagged = dict.fromkeys(item.notebook for item in stages if not facts[item.key].parameters_cell)
+    if untagged:
+        return f"tag the cell that sets it with `parameters`: there is no such cell in {', '.join(untagged)}"
+    return f"add {name} = … to the parameters cell of the notebook that is to have it, or remove it here"
 
 
 def _shared_params(spec: Spec) -> Iterator[tuple[str, Iterable[str], list[Stage]]]:

@@ -5,6 +5,7 @@ Rules of this file: no I/O. A state is told by words and by the kind of line as 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -259,37 +260,52 @@ def _joined(edges: Iterable[Edge]) -> dict[tuple[str, str], str]:
 
 _SVG_LABEL, _SVG_LETTER = 34, 7.9  # letters at most; pixels of a letter at 13 px in a wide font
 _SVG_LEAST_WIDTH = 96.0
-_SVG_STYLE = """
-  .nbt-dag {
-    --page:#fff; --ink:#1f2328; --soft:#59636e; --box:#fff; --rim:#8c959f; --frame:#f6f8fa; --edge:#9aa4af;
-    --run:#0550ae; --restore:#6639ba; --current:#1a7f37; --failed:#cf222e; --running:#953800;
-    font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif;
-  }
-  @media (prefers-color-scheme:dark) { .nbt-dag {
-    --page:#0d1117; --ink:#f0f6fc; --soft:#9198a1; --box:#1c2129; --rim:#6e7681; --frame:#151b23; --edge:#656c76;
-    --run:#79b8ff; --restore:#c4a6ff; --current:#56d364; --failed:#ff8e85; --running:#f0a35e;
-  } }
-  .nbt-dag .page { fill:var(--page) }
-  .nbt-dag .frame { fill:var(--frame); stroke:var(--rim); stroke-opacity:.45 }
-  .nbt-dag .box { fill:var(--box); stroke:var(--rim); stroke-width:1.25 }
-  .nbt-dag .edge { fill:none; stroke:var(--edge); stroke-width:1.5 }
-  .nbt-dag .edge:hover { stroke:var(--ink); stroke-width:2.5 }
-  .nbt-dag .tip { fill:var(--edge) }
-  .nbt-dag text { fill:var(--ink); font-size:13px }
-  .nbt-dag .name { fill:var(--soft); font-weight:600 }
-  .nbt-dag .state { font-size:11px; fill:var(--soft) }
-  .nbt-dag .s-run .box { stroke:var(--run); stroke-width:2 }
-  .nbt-dag .s-run .state { fill:var(--run) }
-  .nbt-dag .s-restore .box { stroke:var(--restore); stroke-width:1.5; stroke-dasharray:6 3 }
-  .nbt-dag .s-restore .state { fill:var(--restore) }
-  .nbt-dag .s-up-to-date .box { stroke:var(--current) }
-  .nbt-dag .s-up-to-date .state { fill:var(--current) }
-  .nbt-dag .s-gate-failed .box { stroke:var(--failed); stroke-width:3 }
-  .nbt-dag .s-gate-failed .state { fill:var(--failed); font-weight:700 }
-  .nbt-dag .s-failed .box { stroke:var(--failed); stroke-width:3 }
-  .nbt-dag .s-failed .state { fill:var(--failed); font-weight:700 }
-  .nbt-dag .s-running .box { stroke:var(--running); stroke-width:2; stroke-dasharray:2 3 }
-  .nbt-dag .s-running .state { fill:var(--running); font-weight:700 }
+_SVG_LIGHT = {
+    "page": "#fff", "ink": "#1f2328", "soft": "#59636e", "box": "#fff", "rim": "#8c959f", "frame": "#f6f8fa",
+    "edge": "#9aa4af", "run": "#0550ae", "restore": "#6639ba", "current": "#1a7f37", "failed": "#cf222e",
+    "running": "#953800",
+}  # fmt: skip
+_SVG_DARK = {
+    "page": "#0d1117", "ink": "#f0f6fc", "soft": "#9198a1", "box": "#1c2129", "rim": "#6e7681", "frame": "#151b23",
+    "edge": "#656c76", "run": "#79b8ff", "restore": "#c4a6ff", "current": "#56d364", "failed": "#ff8e85",
+    "running": "#f0a35e",
+}  # fmt: skip
+# Colours in full instead of CSS variables, which many programs that draw SVG do not know.
+_SVG_COLORS = """
+  .nbt-dag .page { fill:<page> }
+  .nbt-dag .frame { fill:<frame>; stroke:<rim>; stroke-opacity:.45 }
+  .nbt-dag .box { fill:<box>; stroke:<rim>; stroke-width:1.25 }
+  .nbt-dag .edge { fill:none; stroke:<edge>; stroke-width:1.5 }
+  .nbt-dag .edge:hover { stroke:<ink>; stroke-width:2.5 }
+  .nbt-dag .tip { fill:<edge> }
+  .nbt-dag text { fill:<ink> }
+  .nbt-dag .name, .nbt-dag .state { fill:<soft> }
+  .nbt-dag .s-run .box { stroke:<run>; stroke-width:2 }
+  .nbt-dag .s-run .state { fill:<run> }
+  .nbt-dag .s-restore .box { stroke:<restore>; stroke-width:1.5; stroke-dasharray:6 3 }
+  .nbt-dag .s-restore .state { fill:<restore> }
+  .nbt-dag .s-up-to-date .box { stroke:<current> }
+  .nbt-dag .s-up-to-date .state { fill:<current> }
+  .nbt-dag .s-gate-failed .box, .nbt-dag .s-failed .box { stroke:<failed>; stroke-width:3 }
+  .nbt-dag .s-gate-failed .state, .nbt-dag .s-failed .state { fill:<failed>; font-weight:700 }
+  .nbt-dag .s-running .box { stroke:<running>; stroke-width:2; stroke-dasharray:2 3 }
+  .nbt-dag .s-running .state { fill:<running>; font-weight:700 }
+"""
+
+
+def _colored(palette: Mapping[str, str]) -> str:
+    return re.sub(r"<(\w+)>", lambda match: palette[match[1]], _SVG_COLORS)
+
+
+_SVG_STYLE = f"""
+  .nbt-dag {{ font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif }}
+  .nbt-dag text {{ font-size:13px }}
+  .nbt-dag .name {{ font-weight:600 }}
+  .nbt-dag .state {{ font-size:11px }}
+  {_colored(_SVG_LIGHT).strip()}
+  @media (prefers-color-scheme:dark) {{
+  {_colored(_SVG_DARK).strip()}
+  }}
 """
 _SVG_SIGNS = {
     "run": "▸",

@@ -30,6 +30,8 @@ from nbtools.execution.events import (
     StageSkipped,
     StageStarted,
 )
+from nbtools.execution.files import explained
+from nbtools.execution.kernels.mlflow_run import VARIABLE as STAGE_RUN
 from nbtools.tracking.address import StoreAddress, without_credentials
 from nbtools.tracking.template import ensure_store
 
@@ -66,7 +68,7 @@ class MlflowTracker:
 
     Raises
     ------
-    OperationError, OSError
+    OperationError
         If an SQLite store cannot be made.
     """
 
@@ -77,7 +79,8 @@ class MlflowTracker:
         self._address = address
         self._root = root
         if address.database is not None:
-            ensure_store(address.database, note)
+            with explained(f"MLflow's store {address.database} cannot be made"):
+                ensure_store(address.database, note)
         self._pool = ProcessPoolExecutor(
             1,
             mp_context=multiprocessing.get_context("spawn"),
@@ -117,7 +120,7 @@ class MlflowTracker:
             else:
                 experiment_id, run_id = done.result()
                 own = {"mlflow.parentRunId": run_id, "nbtools.stage": stage}
-                ids = {"MLFLOW_EXPERIMENT_ID": experiment_id, "MLFLOW_RUN_ID": run_id}
+                ids = {"MLFLOW_EXPERIMENT_ID": experiment_id, "MLFLOW_RUN_ID": run_id, STAGE_RUN: run_id}
                 environment.set_result({**self.address(), **ids, "MLFLOW_RUN_CONTEXT": json.dumps(own)})
 
         begun.add_done_callback(hand_on)
@@ -199,7 +202,7 @@ class MlflowTracker:
                 "mlflow.source.git.commit": revision.commit,
                 "mlflow.source.git.branch": revision.branch,
                 "mlflow.source.git.repoURL": without_credentials(revision.remote),
-                "nbtools.dirty": str(revision.dirty).lower(),
+                "mlflow.source.git.dirty": str(revision.dirty).lower() if revision.commit else "",
                 "nbtools.run": event.run,
                 "nbtools.project": event.project,
             }.items()
@@ -234,6 +237,7 @@ class MlflowTracker:
             "nbtools.notebook_digest": event.notebook_digest,
             "mlflow.source.name": event.notebook,
             "nbtools.python": event.python,
+            "nbtools.interpreter": event.interpreter,
             "nbtools.params": json.dumps(dict(event.params), ensure_ascii=False),
             **_digests("input", event.inputs),
         }

@@ -225,6 +225,10 @@ def test_an_unknown_target_is_refused_with_the_nearest(target: str, message: str
     assert fix in problem.fix
 
 
+def test_a_variant_may_be_written_without_its_pipeline() -> None:
+    assert select(_fits(), ["fit[k=0.5]"]) == ("p.fit[k=0.5]",)
+
+
 def test_a_name_with_several_meanings_is_refused_with_all_of_them() -> None:
     dag = _dag(_stage("fit", pipeline="a"), _stage("fit", pipeline="b"), _stage("x", [], ["a"], pipeline="c"))
     with pytest.raises(UsageError, match=r"'fit' could mean the stage a.fit, the stage b.fit"):

@@ -185,6 +185,12 @@ def test_svg_cuts_long_names_and_keeps_them_whole_where_one_points() -> None:
     assert "y" * 300 in "".join(item.text or "" for item in root.iter(f"{SVG}title"))
 
 
+def test_svg_has_its_colours_in_full_for_programs_that_know_no_variables() -> None:
+    drawn = as_svg(EXAMPLE)
+    assert "var(" not in drawn
+    assert ".page { fill:#fff }" in drawn.partition("@media")[0]
+
+
 def test_svg_is_drawn_for_an_empty_graph() -> None:
     assert "no stages" in as_svg(Graph())
 

@@ -160,7 +160,7 @@ def test_places_of_stages_datasets_and_params_are_kept() -> None:
             _document("fit: {notebook: nb/a.ipynb, outputs: [x]}", "x: nb"),
             "8:35", "pipelines.p.stages.fit.outputs", "would replace the notebook nb/a.ipynb", "another path",
         ),
-        ("version: 2\nproject: x\npipelines: {p: {stages: {a: {notebook: a.ipynb}}}}", "1:1", "version", "equal to 1", ""),
+        ("version: 2\nproject: x\npipelines: {p: {stages: {a: {notebook: a.ipynb}}}}", "1:1", "version", "reads version 1", "write version: 1"),
         ("version: true\nproject: x\npipelines: {p: {stages: {a: {notebook: a.ipynb}}}}", "1:1", "version", "whole", ""),
         ("project: x\npipelines: {p: {stages: {a: {notebook: a.ipynb}}}}", "1:1", "version", "is missing", "add"),
         ("version: 1\nproject: x\npipelines: {}", "3:1", "pipelines", "at least one entry", ""),

@@ -138,6 +138,25 @@ def test_two_stages_that_write_one_dataset_are_refused() -> None:
     assert problem.where == "pipelines.yaml:8:30"
 
 
+@pytest.mark.parametrize("path", [".gitignore", "data/.gitattributes"])
+def test_a_file_of_gits_is_no_dataset(path: str) -> None:
+    assert "is a file of git's" in _one(_text("a: {notebook: a.ipynb}", f"x: {path}")).message
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("pipelines.yaml", "replace pipelines.yaml"),
+        ("a.ipynb", "replace the notebook a.ipynb"),
+        ("rules", "replace the schema rules/schemas.py"),
+    ],
+)
+def test_what_the_project_is_made_of_is_no_output(path: str, file: str) -> None:
+    data = f"o: {path}, i: {{path: i.csv, schema: 'rules/schemas.py:Table'}}"
+    problem = _one(_text("a: {notebook: a.ipynb, inputs: [i], outputs: [o]}", data))
+    assert file in problem.message
+
+
 def test_a_stage_that_writes_one_dataset_twice_is_refused() -> None:
     problem = _one(_text("a: {notebook: a.ipynb, outputs: {one: x, two: x}}", "x: x.csv"))
     assert problem.message == "the dataset 'x' is written twice by this stage"

@@ -156,6 +156,21 @@ def test_params_are_what_the_parameters_cell_assigns(source: str, found: dict[st
 def test_the_first_parameters_cell_counts() -> None:
     facts = read(_text(_cell("x"), _cell("a = 1", "parameters"), _cell("b = 1", "parameters")))
     assert (facts.parameters_cell, dict(facts.parameters)) == (2, {"a": "int"})
+    assert facts.other_parameters_cells == (3,)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("%run helper.py", {"helper"}),
+        ("%run -i ./lib/helper.py 1 2", {"lib.helper"}),
+        ("if x:\n    %run 'helper.py'", {"helper"}),
+        ("%run", set()),
+        ("%time helper()", set()),
+    ],
+)
+def test_a_file_that_is_run_counts_as_if_it_were_imported(line: str, found: set[str]) -> None:
+    assert imports(line) == found
 
 
 def test_a_notebook_without_a_parameters_cell_declares_nothing() -> None:

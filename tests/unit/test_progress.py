@@ -190,7 +190,7 @@ def test_after_many_failures_each_has_one_line() -> None:
     stages = [f"train.fit[a={number}]" for number in range(12)]
     lines = told([begun(*((stage, "run") for stage in stages)), *map(failed, stages), ended("failed")])
     assert sum("open:" in line for line in lines) == 10
-    assert lines[-2] == "✗ train.fit[a=11]  ValueError: no  out.ipynb"
+    assert lines[-2] == "✗ train.fit[a=11]  ValueError: no  (nbtools show has more)"
 
 
 def test_quiet_tells_failures_and_the_last_line() -> None:

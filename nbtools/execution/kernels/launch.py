@@ -7,6 +7,7 @@ This file runs as a script under interpreters that know nothing of nbtools: stan
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -48,5 +49,6 @@ def launch(**options: Any) -> None:
 
 if __name__ == "__main__":
     end_with_parent()
-    del sys.path[0]  # this file's folder
+    importlib.import_module("mlflow_run").install()
+    del sys.modules["mlflow_run"], sys.path[0]  # a notebook finds neither it nor this file's folder
     launch()

@@ -400,6 +400,7 @@ def main(arguments: list[str]) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if not hasattr(os, "pidfd_open"):
         sys.exit("this Python knows no pidfd")
+    importlib.import_module("_nbtools_warm.mlflow_run").install()
     Zygote(socket.socket(fileno=int(control)), ["_nbtools_warm.shell", *modules], _live).run()
 
 
