@@ -102,16 +102,18 @@ def resume(
         with open_for(home.root, [Overrides(dict(kernel.overrides), "-p")], writable=True) as opened:
             made, keys, world = planned(opened, (kernel.stage,), force=True)
             step = _resumable(made, kernel, opened)
-            tracker = (
-                LazyTracker(address_of(opened), home.root, note, opened.database.append) if track else None
-            )
+            stop = cancellation or Cancellation()
+            tracker = None
+            if track:
+                hurry = stop.flag.is_set
+                tracker = LazyTracker(address_of(opened), home.root, note, opened.database.append, hurry)
             stages = [opened.dag.variants[key].stage for key in keys]
             around = Around(
                 run=run_id,
                 workspace=opened.workspace,
                 tracking=tracker.tracking() if tracker else untracked(home.attempts / kernel.run),
                 contracts=Contracts(home.root),
-                cancellation=cancellation or Cancellation(),
+                cancellation=stop,
                 masking=read_secrets(opened.workspace, stages, os.environ),
                 revision=revision(home.root),
                 note=note,
@@ -123,7 +125,7 @@ def resume(
             ).carry_out()
             opened.workspace.remember()
             if tracker:
-                tracker.close()
+                tracker.close(stop.asked_again())
             remove_attempts(home)
             return outcome
 

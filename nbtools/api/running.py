@@ -100,13 +100,17 @@ def run(  # noqa: PLR0913 - each is an option of the command
         )
         warm = opened.spec.warm_kernels and not cold
         nursery = _nursery(opened.workspace, made) if warm else None
-        tracker = LazyTracker(address_of(opened), home.root, note, opened.database.append) if track else None
+        stop = cancellation or Cancellation()
+        tracker = None
+        if track:
+            hurry = stop.flag.is_set
+            tracker = LazyTracker(address_of(opened), home.root, note, opened.database.append, hurry)
         around = Around(
             run=run_id,
             workspace=opened.workspace,
             tracking=tracker.tracking() if tracker else untracked(home.attempts / run_id),
             contracts=Contracts(home.root),
-            cancellation=cancellation or Cancellation(),
+            cancellation=stop,
             masking=masking,
             revision=revision(home.root),
             note=note,
@@ -117,7 +121,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         outcome = Run(made, opened.dag, world, around, options, _attempt, everyone).carry_out()
         opened.workspace.remember()
         if tracker:
-            tracker.close()
+            tracker.close(stop.asked_again())
         return outcome
 
 

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ from nbtools.execution.warm_start import WarmStart
 from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
 from nbtools.pipeline.plan import Completion, Step, verdicts
+
+#: How long a stage waits for MLflow before it goes on without, or says that it waits.
+_PATIENCE_S = 5.0
+_LOOK_S = 0.1
 
 
 def attempt(
@@ -176,9 +181,10 @@ class Attempt:
 
     def _job(self, text: str, begun: Future[dict[str, str]]) -> Job:
         facts = self.workspace.notebooks[self.stage.key]
-        asks_for_it = self.warm.is_possible and self.warm.is_direct
-        may_wait = asks_for_it and not self.workspace.mentions_mlflow(self.stage)
-        tracking = self.around.tracking.address() if may_wait else self._tracked(begun)
+        # A kernel that is driven directly asks for the rest when a cell comes to need it.
+        asks = self.warm.is_possible and self.warm.is_direct
+        later = asks and not self.workspace.mentions_mlflow(self.stage)
+        tracking = self.around.tracking.address() if later else self._tracked(begun)
         variant = self.step.variant
         context = {
             "NBTOOLS_CONTEXT": str(self._write_context(tracking)),
@@ -210,23 +216,25 @@ class Attempt:
         )
 
     def _execute(self, text: str, begun: Future[dict[str, str]]) -> Executed:
-        kernels: list[RunningKernel] = []
-        watches: list[KernelWatch] = []
-        job = self._job(text, begun)
+        watches: dict[RunningKernel, KernelWatch] = {}
+        exceeded_bytes = [0]
 
         def on_kernel(kernel: RunningKernel) -> None:
-            kernels.append(kernel)
             self.around.cancellation.watch(kernel)
-            watches.append(KernelWatch(kernel, self.stage.resources.memory_bytes, self._unresponsive))
+            watches[kernel] = KernelWatch(kernel, self.stage.resources.memory_bytes, self._unresponsive)
 
+        def off_kernel(kernel: RunningKernel) -> None:
+            watches[kernel].end()
+            exceeded_bytes.append(watches.pop(kernel).exceeded_bytes)
+            self.around.cancellation.forget(kernel)
+
+        job = self._job(text, begun)
         try:
-            executed = execute(job, self.around.cancellation.flag, on_kernel, self._on_cell)
+            executed = execute(job, self.around.cancellation.flag, on_kernel, off_kernel, self._on_cell)
         finally:
-            for watch in watches:
-                watch.end()
-            for kernel in kernels:
-                self.around.cancellation.forget(kernel)
-        exceeded = max((watch.exceeded_bytes for watch in watches), default=0)
+            for kernel in tuple(watches):
+                off_kernel(kernel)
+        exceeded = max(exceeded_bytes)
         if exceeded and executed.failure:
             return self._out_of_memory(executed, exceeded)
         return self.warm.blamed(executed)
@@ -295,11 +303,53 @@ class Attempt:
         return replace(executed, failure=replace(executed.failure, kind="memory", message=message, fix=fix))
 
     def _tracked(self, begun: Future[dict[str, str]]) -> Mapping[str, str]:
-        """Return what puts the kernel inside the stage's MLflow run, as soon as that has begun."""
-        tracking = begun.result()
+        """Return what puts the kernel inside the stage's MLflow run, as soon as that has begun.
+
+        A notebook that does not name MLflow can do without; its stage does not fail for a server's sake.
+
+        Raises
+        ------
+        Failed
+            If the stage needs MLflow, and it does not answer in time.
+        """
+        names_it = self.workspace.mentions_mlflow(self.stage)
+        try:
+            tracking = self._awaited(begun, self.stage.timeout_s if names_it else _PATIENCE_S)
+        except NbtoolsError as error:
+            if names_it:
+                raise
+            self._tell_without(error.problems[0].message)
+            return self.around.tracking.address()
+        except TimeoutError as error:
+            if names_it:
+                message = f"MLflow has not answered within the stage's {self.stage.timeout_s:g} s"
+                raise Failed(Failure("timeout", message)) from error
+            self._tell_without("MLflow does not answer")
+            return self.around.tracking.address()
         self.reports_metrics = True
         self._write_context(tracking)
         return tracking
+
+    def _awaited(self, begun: Future[dict[str, str]], seconds: float | None) -> dict[str, str]:
+        """Return what is begun as soon as it has, unless the run is stopped first."""
+        started, told = time.monotonic(), False
+        while True:
+            try:
+                return begun.result(timeout=_LOOK_S)
+            except FutureTimeout:
+                if begun.done():
+                    raise
+            waited_s = time.monotonic() - started
+            if self.around.cancellation.flag.is_set():
+                raise Failed(Failure("cancelled", "the run was cancelled"))
+            if seconds is not None and waited_s > seconds:
+                raise TimeoutError
+            if not told and waited_s > _PATIENCE_S:
+                told = True
+                self.around.note(f"{self.step.key}: waiting for MLflow")
+
+    def _tell_without(self, why: str) -> None:
+        self.around.note(f"{self.step.key} goes on outside its MLflow run: {why}")
 
     def _on_cell(self, number: int, seconds: float | None) -> None:
         if not number:

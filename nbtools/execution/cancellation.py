@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 
 from nbtools.execution.kernels.processes import RunningKernel, send_signal
 
@@ -17,6 +18,7 @@ class Cancellation:
     def __init__(self) -> None:
         self.flag = threading.Event()
         self.signal_number = 0
+        self.requests = 0
         self._kernels: set[RunningKernel] = set()
 
     def request(self, signal_number: int = signal.SIGINT) -> None:
@@ -24,6 +26,7 @@ class Cancellation:
 
         Safe to call from a signal handler.
         """
+        self.requests += 1
         again = self.flag.is_set()
         self.flag.set()
         self.signal_number = self.signal_number or signal_number
@@ -32,6 +35,11 @@ class Cancellation:
             timer = threading.Timer(GRACE_S, self._send, [signal.SIGKILL])
             timer.daemon = True
             timer.start()
+
+    def asked_again(self) -> Callable[[], bool]:
+        """Return what tells whether it has been asked to stop since now."""
+        before = self.requests
+        return lambda: self.requests > before
 
     def _send(self, number: int) -> None:
         for kernel in tuple(self._kernels):

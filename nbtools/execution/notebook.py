@@ -35,7 +35,7 @@ _KNOWN = {
     "StdinNotImplementedError": "a stage runs unattended and cannot ask: make what it asks for a param",
     "active experiment ID does not match": "leave out mlflow.set_experiment(…): a stage logs into the experiment that "
     "tracking.experiment in pipelines.yaml names",
-    "RESOURCE_DOES_NOT_EXIST: Run with id=": "leave out mlflow.set_tracking_uri(…): a stage logs into the store that "
+    "MlflowException: Run with id=": "leave out mlflow.set_tracking_uri(…): a stage logs into the store that "
     "tracking in pipelines.yaml, or MLFLOW_TRACKING_URI, names",
 }
 _LOG_TAIL = 2_000
@@ -107,14 +107,15 @@ def execute(
     job: Job,
     cancelled: threading.Event,
     on_kernel: Callable[[Any], None],
+    off_kernel: Callable[[Any], None],
     on_cell: Callable[[int, float | None], None],
 ) -> Executed:
     """Run a notebook from the first cell to the last.
 
     Parameters
     ----------
-    on_kernel
-        Called with the kernel manager as soon as the kernel runs.
+    on_kernel, off_kernel
+        Called with a kernel as soon as it runs, and when it is driven no longer.
     on_cell
         Called with a cell's number in the source notebook (0 for the injected one), and None when it
         starts or its seconds when it is done.
@@ -139,6 +140,7 @@ def execute(
             spill=lambda number: _spill(job, f"cell-{number}.txt.gz"),
             keep=job.keep,
             on_kernel=on_kernel,
+            off_kernel=off_kernel,
             on_cell=on_cell,
         )
         if (branch := job.branch) is not None:

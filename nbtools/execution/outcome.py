@@ -70,7 +70,7 @@ class Around:
         assert self.nursery is not None
         with self.making:
             if stage not in self.prefixes:
-                self.prefixes[stage] = SharedPrefix()
+                self.prefixes[stage] = SharedPrefix(lambda why: self.note(f"{stage}: {why}"))
                 self.nursery.before_closing(self.prefixes[stage].close)
             return self.prefixes[stage]
 

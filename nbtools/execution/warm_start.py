@@ -82,7 +82,8 @@ class WarmStart:
         failure, nursery = executed.failure, self._around.nursery
         if failure is None or failure.kind != "kernel died" or not self._forked or nursery is None:
             return executed
-        if not nursery.has_lost(self._python):
+        prefix = self._around.prefixes.get(self._stage.key)
+        if not (nursery.has_lost(self._python) or (prefix is not None and prefix.lost)):
             return executed
         message = "the process that this kernel was forked from has ended, and the kernel with it"
         return replace(executed, failure=replace(failure, kind="zygote died", message=message))

@@ -56,7 +56,9 @@ class LazyTracker:
         root: Path,
         note: Callable[[str], None],
         journal: Callable[[Event], None],
+        hurry: Callable[[], bool] = bool,
     ) -> None:
+        self._hurry = hurry
         self._address = address
         self._root = root
         self._note = note
@@ -82,11 +84,11 @@ class LazyTracker:
         elif self._tracker is not None:
             self._tracker(event)
 
-    def close(self) -> None:
-        """Wait until everything is delivered, and tell what could not be."""
+    def close(self, given_up: Callable[[], bool] = bool) -> None:
+        """Wait until everything is delivered or somebody has ``given_up``, and tell what could not be."""
         if self._tracker is None or self._begun is None:
             return
-        warnings = self._tracker.close()
+        warnings = self._tracker.close(given_up)
         for warning in warnings:
             self._note(warning)
         if warnings:
@@ -97,7 +99,7 @@ class LazyTracker:
     def _started(self) -> MlflowTracker:
         with self._starting:
             if self._tracker is None:
-                self._tracker = MlflowTracker(self._address, self._root, self._note)
+                self._tracker = MlflowTracker(self._address, self._root, self._note, hurry=self._hurry)
                 if self._begun is not None:
                     self._tracker(self._begun)
             return self._tracker

@@ -33,9 +33,9 @@ from nbtools.execution.events import (
 from nbtools.execution.files import explained
 from nbtools.execution.kernels.mlflow_run import VARIABLE as STAGE_RUN
 from nbtools.tracking.address import StoreAddress, without_credentials
+from nbtools.tracking.patience import GivenUp, Patience
 from nbtools.tracking.template import ensure_store
 
-_DELIVERY_S = 300.0
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -63,6 +63,8 @@ class MlflowTracker:
         The project's folder, which paths in events are relative to.
     note
         Told, in words, of what takes long.
+    hurry
+        Whether whoever asks for what only MLflow knows should not be kept waiting.
     resuming
         Whether MLflow may know of the run already: what it has is completed, not made again.
 
@@ -73,8 +75,16 @@ class MlflowTracker:
     """
 
     def __init__(
-        self, address: StoreAddress, root: Path, note: Callable[[str], None], *, resuming: bool = False
+        self,
+        address: StoreAddress,
+        root: Path,
+        note: Callable[[str], None],
+        *,
+        hurry: Callable[[], bool] = bool,
+        resuming: bool = False,
     ) -> None:
+        self._note = note
+        self._hurry = hurry
         self._resuming = resuming
         self._address = address
         self._root = root
@@ -137,7 +147,8 @@ class MlflowTracker:
     def metrics(self, stage: str) -> dict[str, float] | None:
         """Return what the stage's notebook logged; None if the store does not answer."""
         try:
-            found: dict[str, float] = self._do("metrics", self._attempts[stage]).result()
+            asked = self._do("metrics", self._attempts[stage])
+            found: dict[str, float] = Patience(self._hurry).result(asked)
         except Exception as error:  # noqa: BLE001 - the result of hours of work must not be lost for its metrics
             self._pending.append((f"metrics of {stage}", _failed(error)))
             return None
@@ -174,21 +185,34 @@ class MlflowTracker:
             case _:
                 pass
 
-    def close(self) -> tuple[str, ...]:
-        """Wait until everything is delivered and return what could not be, in words."""
-        deadline = time.monotonic() + _DELIVERY_S
+    def close(self, given_up: Callable[[], bool] = bool) -> tuple[str, ...]:
+        """Wait until everything is delivered and return what could not be, in words.
+
+        Parameters
+        ----------
+        given_up
+            Whether nobody wants to wait any more.
+        """
+        waiting = (
+            f"MLflow at {self._address.shown} has yet to take the records; Ctrl-C leaves them to nbtools sync"
+        )
+        patience = Patience(given_up, lambda: self._note(waiting))
         lost: dict[str, list[str]] = {}
         for what, future in self._pending:
             try:
-                future.result(timeout=max(0.0, deadline - time.monotonic()))
+                patience.result(future)
             except LookupError as error:  # what a run that could not be begun would have held
                 lost.setdefault(next(iter(lost), _said(error)), []).append(what)
-            except TimeoutError:
-                lost.setdefault("it takes too long to answer", []).append(what)
+            except GivenUp as error:
+                lost.setdefault(str(error), []).append(what)
             except Exception as error:  # noqa: BLE001 - whatever MLflow, its database or its server raises
                 lost.setdefault(_said(error), []).append(what)
         self._pending.clear()
-        self._pool.shutdown(wait=not lost, cancel_futures=True)
+        if lost:
+            # It may hang in a call that nobody waits for; Python would do so at its end.
+            for process in tuple((self._pool._processes or {}).values()):
+                process.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
         to = f"could not be delivered to {self._address.shown}"
         return tuple(f"tracking: {_listed(whats)} {to}: {reason}" for reason, whats in lost.items())
 

@@ -79,9 +79,25 @@ def test_displays_of_a_notebook_are_bounded_together(tmp_path: Path) -> None:
     assert executed.stat().st_size < output.NOTEBOOK_CHARACTERS + 1_000_000
     cells = project.cells(".nbtools/executed/work.only.ipynb")
     assert "333" in str(cells[2]["outputs"][3])
-    assert "an output of 3,000," in str(cells[3]["outputs"][-1])
+    assert "2 outputs of 6,00" in str(cells[3]["outputs"][-1])
     assert "text/html" in str(cells[3]["outputs"][-1])
     assert cells[4]["outputs"][0]["text"] in ("still heard\n", ["still heard\n"])
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        "from IPython.display import HTML, display\ndisplay(HTML('x' * 200_000_000))",
+        "for number in range(40_000):\n    display(number)",
+    ],
+    ids=["one large", "many"],
+)
+def test_displays_beyond_all_bounds_are_counted_in_one_line(tmp_path: Path, show: str) -> None:
+    project = one_stage(tmp_path, show)
+    assert _run_apart(project) < ORCHESTRATOR_MIB
+    outputs = project.cells(".nbtools/executed/work.only.ipynb")[2]["outputs"]
+    assert "left out: outputs of a notebook are kept up to 20,000,000" in str(outputs[-1])
+    assert sum("left out" in str(item) for item in outputs) == 1
 
 
 def test_display_that_replaces_itself_is_counted_once(tmp_path: Path) -> None:

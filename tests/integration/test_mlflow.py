@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 import nbtools
 from nbtools.tracking.template import ensure_store, template_path
-from tests.projects import SmallProject
+from tests.projects import SmallProject, one_stage
 
 SPEC = """
     params: {alpha: 0.5, token: {secret: SMALL_TOKEN}}
@@ -303,3 +303,58 @@ def test_what_cannot_be_packaged_is_refused_in_words(packaged: SmallProject, cal
     )
     assert "UsageError" in done.stderr
     assert said in done.stderr
+
+
+AFTER_RUNS = """
+import mlflow
+from sklearn.linear_model import LinearRegression
+with mlflow.start_run():
+    mlflow.log_metric("in_a_run", 2)
+with mlflow.start_run():
+    mlflow.log_param("in_another", 3)
+mlflow.autolog()
+LinearRegression().fit([[1], [2]], [1, 2])
+mlflow.log_metric("after_autolog", 1)
+"""
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_what_is_logged_after_autolog_or_a_finished_run_lands_in_the_stages_run(
+    tmp_path: Path, cold: bool
+) -> None:
+    gate = 'gates: ["after_all > 0"]'
+    project = one_stage(tmp_path, AFTER_RUNS, "mlflow.log_metric('after_all', 4)", options=gate)
+    state = project.run(track=True, cold=cold)
+    assert state.status == "passed", state.stages["work.only"].failure
+    found = state.stages["work.only"].metrics
+    assert {name: found[name] for name in ("after_autolog", "in_a_run", "after_all")} == {
+        "after_autolog": 1,
+        "in_a_run": 2,
+        "after_all": 4,
+    }
+    client = MlflowClient(f"sqlite:///{tmp_path}/.nbtools/mlflow.db")
+    everywhere = [item.experiment_id for item in client.search_experiments()]
+    runs = {run.info.run_id: run for run in client.search_runs(everywhere)}
+    assert len(runs) == 2, "the run and its stage, and no run that nobody knows of"
+    stage = runs[state.stages["work.only"].tracking_run]
+    assert stage.info.status == "FINISHED"
+    assert stage.data.params["in_another"] == "3"
+    assert stage.data.tags["nbtools.interpreter"] == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("import mlflow\nmlflow.set_experiment('mine')\nmlflow.log_metric('a', 1)", "set_experiment"),
+        (
+            "import mlflow\nmlflow.set_tracking_uri('sqlite:///x.db')\nmlflow.log_metric('a', 1)",
+            "set_tracking",
+        ),
+    ],
+)
+def test_notebook_that_turns_to_another_store_or_experiment_is_told_what_to_leave_out(
+    tmp_path: Path, cell: str, said: str
+) -> None:
+    failure = one_stage(tmp_path, cell).run(track=True).stages["work.only"].failure
+    assert failure is not None
+    assert f"leave out mlflow.{said}" in failure.fix

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nbtools.execution.cancellation import Cancellation
 from tests.projects import SmallProject, notebook
 
 PREFIX = """
@@ -102,7 +104,9 @@ def test_sharing_can_be_turned_off(tmp_path: Path) -> None:
             f"{PREFIX}\nimport threading, time\nthreading.Thread(target=time.sleep, args=[9], daemon=True).start()",
             "threads",
         ),
-        (f"{PREFIX}\nimport socket\nheld = socket.socketpair()", "open connections"),
+        (f"{PREFIX}\nimport socket\nheld = socket.socketpair()", "open files or connections"),
+        (f"{PREFIX}\nheld = open('loaded.txt')", "open files or connections"),
+        (f"{PREFIX}\nimport tempfile\nheld = tempfile.TemporaryDirectory()", "a temporary folder"),
         (
             f"{PREFIX}\nimport asyncio\ntask = asyncio.create_task(asyncio.sleep(9))",
             "tasks that have not ended",
@@ -112,10 +116,50 @@ def test_sharing_can_be_turned_off(tmp_path: Path) -> None:
 def test_state_that_a_fork_would_not_have_is_not_shared(
     tmp_path: Path, debug: pytest.LogCaptureFixture, prefix: str, why: str
 ) -> None:
-    project = sweep(tmp_path, KEEP, prefix=prefix)
-    assert project.run().status == "passed"
+    project = sweep(
+        tmp_path,
+        "import os\nassert not hasattr(globals().get('held'), 'name') or os.path.exists(held.name)",
+        KEEP,
+        prefix=prefix,
+    )
+    notes: list[str] = []
+    assert project.run(note=notes.append).status == "passed"
     assert loaded(project) == 4  # once to find out, then by each variant
-    assert why in debug.text
+    assert [why in note for note in notes] == [True]
+
+
+LOADING = """
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingRegressor
+pd.DataFrame({"a": range(50_000)}).to_parquet("a.parquet")
+frame = pd.read_parquet("a.parquet")
+model = HistGradientBoostingRegressor(max_iter=5).fit(frame, frame["a"])
+"""
+USING = """
+import threadpoolctl, os
+again = pd.read_parquet("a.parquet")
+HistGradientBoostingRegressor(max_iter=5).fit(again, model.predict(frame))
+(openmp,) = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "openmp"]
+assert openmp["num_threads"] == len(os.sched_getaffinity(0))
+assert "OMP_NUM_THREADS" not in os.environ
+"""
+
+
+def test_tables_and_models_of_the_first_cells_are_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    project = sweep(tmp_path, USING, KEEP, prefix=PREFIX + LOADING)
+    state = project.run(jobs=2)
+    assert state.status == "passed", [stage.failure for stage in state.stages.values()]
+    assert loaded(project) == 1
+
+
+def test_data_that_are_mapped_into_memory_are_shared(tmp_path: Path) -> None:
+    mapped = "import numpy\nnumpy.save('x.npy', numpy.ones(1000))\nx = numpy.load('x.npy', mmap_mode='r')\n"
+    project = sweep(tmp_path, "assert x.sum() == 1000", KEEP, prefix=PREFIX + mapped)
+    assert project.run().status == "passed"
+    assert loaded(project) == 1
 
 
 def test_first_cells_that_use_mlflow_are_not_shared(tmp_path: Path) -> None:
@@ -141,6 +185,36 @@ def test_error_below_names_its_cell(tmp_path: Path) -> None:
     failure = state.stages["work.try[k=2]"].failure
     assert failure is not None
     assert (failure.cell, failure.line, failure.message) == (3, 1, "ZeroDivisionError: division by zero")
+
+
+def test_variants_whose_common_kernel_was_killed_run_again(tmp_path: Path) -> None:
+    kill = "import os, signal, time\nif os.getppid() == pid: os.kill(pid, signal.SIGKILL); time.sleep(9)"
+    project = sweep(tmp_path, kill, KEEP)
+    assert project.run(jobs=1).status == "passed"
+    assert loaded(project) == 4
+
+
+def test_first_cells_are_within_the_memory_of_their_stage(tmp_path: Path) -> None:
+    big = PREFIX + "import time\nx = bytearray(400_000_000)\ntime.sleep(3)"
+    project = sweep(tmp_path, KEEP, prefix=big, options="resources: {memory: 300MiB}")
+    failures = [stage.failure for stage in project.run(jobs=1).stages.values()]
+    assert [failure.kind for failure in failures if failure] == ["memory"] * 3
+
+
+def test_first_cells_that_never_end_are_stopped_with_the_run(tmp_path: Path) -> None:
+    deaf = """
+    import time
+    while True:
+        try:
+            print("x" * 50)
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            pass
+    """
+    project = sweep(tmp_path, KEEP, prefix=deaf)
+    cancellation = Cancellation()
+    threading.Timer(3, cancellation.request).start()
+    assert project.run(cancellation=cancellation).status == "cancelled"
 
 
 def test_killed_variant_leaves_the_others_alone(tmp_path: Path) -> None:

@@ -294,6 +294,42 @@ def test_notebook_that_does_not_name_mlflow_logs_into_its_run_all_the_same(tmp_p
     assert run.data.metrics == {"a": 1}
 
 
+@pytest.mark.parametrize("driven", ["directly", "over the protocol", "cold"])
+def test_programs_are_inside_the_stages_run_whoever_starts_them_and_whenever(
+    tmp_path: Path, driven: str
+) -> None:
+    cells = [
+        """
+        import asyncio, atexit, os, subprocess, threading, time
+        def told(name):
+            command = f"echo $MLFLOW_RUN_ID > {os.getcwd()}/{name}.txt"
+            subprocess.run(["sh", "-c", command], check=True)
+        async def later():
+            told("task")
+        task = asyncio.create_task(later())
+        """,
+        "print('goes on')",
+        "!echo $MLFLOW_RUN_ID > bang.txt",
+        "atexit.register(told, 'exit')\nthreading.Thread(target=lambda: (time.sleep(0.5), told('thread'))).start()",
+    ]
+    project = one_stage(tmp_path, *cells)
+    if driven == "over the protocol":
+        project.write("pipelines.yaml", project.text("pipelines.yaml") + "kernels: {protocol: true}\n")
+    state = project.run(track=True, cold=driven == "cold")
+    assert state.status == "passed", state.stages["work.only"].failure
+    names = ("task", "bang", "exit", "thread")
+    assert {name: project.text(f"{name}.txt").strip() for name in names} == dict.fromkeys(
+        names, tracked(state)
+    )
+
+
+@pytest.mark.parametrize("first", ["subprocess.run(['true'])", "import mlflow"])
+def test_programs_that_only_the_end_starts_are_inside_the_stages_run(tmp_path: Path, first: str) -> None:
+    code = f"import atexit, subprocess\ndef end():\n    {first}\n    open('ended.txt', 'w').write('yes')\natexit.register(end)"
+    assert one_stage(tmp_path, code).run(track=True).status == "passed"
+    assert (tmp_path / "ended.txt").exists()
+
+
 def test_run_of_a_stage_that_has_nothing_to_log_stands_in_the_journal(tmp_path: Path) -> None:
     project = one_stage(tmp_path)
     events: list[Event] = []

@@ -19,6 +19,7 @@ from nbtools.execution.kernels.processes import RunningKernel, how_it_ended
 from nbtools.execution.kernels.session import Session
 from nbtools.pipeline.notebook import INJECTED
 
+_SHOWN = ("display_data", "execute_result")
 _COMPLETED, _FAILED = NotebookExecutionManager.COMPLETED, NotebookExecutionManager.FAILED
 
 
@@ -32,6 +33,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
         self.clear_before_next_output = False
         self._text: CellText | None = None  # of the cell that runs
         self._number = 0
+        self._left_out = bounds.LeftOut()
         self._kept = 0  # what the outputs of the cells before take, in characters
         self._displayed = 0  # what those of this cell take beside its text
         self._asked_to_exit = False
@@ -112,21 +114,28 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
 
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
         """Take in a message of the kernel; what came so far is saved now and then."""
-        output = NotebookClient.process_message(self, self._bounded(msg), cell, cell_index)
+        bounded = self._bounded(msg, cell.outputs)
+        output = None
+        if bounded is not None:
+            output = NotebookClient.process_message(self, bounded, cell, cell_index)
+            if bounded is not msg and cell.outputs and msg["msg_type"] in _SHOWN:
+                self._left_out.stands_as(cell.outputs[-1])
         self.save_now_and_then()
         return output
 
-    def _bounded(self, msg: Any) -> Any:
-        """Return a message that a notebook can take in."""
+    def _bounded(self, msg: Any, outputs: list[Any]) -> Any:
+        """Return a message that a notebook can take in; None if the last output stands for it already."""
         kind, content = msg["msg_type"], msg["content"]
         if kind == "error":
             return {**msg, "content": bounds.shortened_error(content)}
-        if kind not in ("display_data", "execute_result", "update_display_data"):
+        if kind not in (*_SHOWN, "update_display_data"):
             return msg
-        size = bounds.characters(content)
+        size = content["left_out"][1] if "left_out" in content else bounds.characters(content)
         if self._kept + self._displayed + size > bounds.NOTEBOOK_CHARACTERS:
-            return {**msg, "content": bounds.left_out(content, size)}
-        if kind != "update_display_data":
+            left_out = self._left_out if kind in _SHOWN else bounds.LeftOut()
+            instead = left_out.take(content, size, outputs if kind in _SHOWN else [])
+            return None if instead is None else {**msg, "content": instead}
+        if kind in _SHOWN:
             self._displayed += size
         return msg
 

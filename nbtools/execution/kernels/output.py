@@ -24,6 +24,8 @@ KEPT_CHARACTERS = 1_000_000
 NOTEBOOK_CHARACTERS = 20_000_000
 #: What an output costs beside its text, so that a million short ones are bounded, too.
 _OVERHEAD = 200
+#: The same of a display, which is more than its text both here and in a browser.
+_DISPLAY_OVERHEAD = 2_000
 #: Kept of each cell's text even if the notebook is full.
 LEAST_CHARACTERS = 20_000
 _EMPTY_AT_ONCE = 256
@@ -233,17 +235,52 @@ def without(places: list[int], index: int) -> int:
 def characters(content: Any) -> int:
     """Return about how many characters the data of a message take in a notebook."""
     data = content.get("data") or {}
-    return _OVERHEAD + sum(
+    return _DISPLAY_OVERHEAD + sum(
         len(value) if isinstance(value, str) else len(json.dumps(value, default=str))
         for value in data.values()
     )
 
 
-def left_out(content: Any, size: int) -> dict[str, Any]:
-    """Return the content of a display message in place of one that is too large for its notebook."""
-    kinds = ", ".join(sorted(content.get("data") or {}))
-    text = f"an output of {size:,} characters ({kinds}) was left out: outputs of a notebook are kept up to {NOTEBOOK_CHARACTERS:,}"
-    return {**content, "data": {"text/plain": text}, "metadata": {}}
+class LeftOut:
+    """What stands in a cell for displays that its notebook has no room for: one line for all in a row."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._size = 0
+        self._kinds: set[str] = set()
+        self._output: Any = None
+
+    def take(self, content: Any, size: int, outputs: list[Any]) -> dict[str, Any] | None:
+        """Count a display; return the content that stands for it, or None if the last output of the cell does.
+
+        Parameters
+        ----------
+        size
+            Of the display, in characters.
+        outputs
+            The cell's.
+        """
+        goes_on = bool(outputs) and outputs[-1] is self._output
+        if not goes_on:
+            self.__init__()  # type: ignore[misc]
+        self._count += 1
+        self._size += size
+        self._kinds |= (content.get("data") or {}).keys() or set(content.get("left_out", ((), 0))[0])
+        if not goes_on:
+            return {**content, "data": {"text/plain": self._text()}, "metadata": {}}
+        self._output.data["text/plain"] = self._text()
+        return None
+
+    def stands_as(self, output: Any) -> None:
+        """Know the output that was made of the content."""
+        self._output = output
+
+    def _text(self) -> str:
+        which = "an output" if self._count == 1 else f"{self._count:,} outputs"
+        kinds = ", ".join(sorted(self._kinds))
+        limit = f"outputs of a notebook are kept up to {NOTEBOOK_CHARACTERS:,}"
+        verb = "was" if self._count == 1 else "were"
+        return f"{which} of {self._size:,} characters ({kinds}) {verb} left out: {limit}"
 
 
 def shortened(text: str, longest: int = 10_000) -> str:

@@ -87,6 +87,8 @@ class Session:
         Returns variables of the environment that a forked kernel asks for when it needs them.
     on_kernel
         Called with a ``RunningKernel`` once there is one.
+    off_kernel
+        Called with it if it is driven no longer before the execution ends.
     on_cell
         Called with the number of a code cell in the source notebook (0 for the injected one), and
         None when it starts or its seconds when it is done.
@@ -116,6 +118,7 @@ class Session:
     spill: Callable[[int], Spill] | None = None
     keep: Keeping | None = None
     on_kernel: Callable[[Any], None] = lambda _: None
+    off_kernel: Callable[[Any], None] = lambda _: None
     on_cell: Callable[[int, float | None], None] = lambda _index, _seconds: None
     verdict: Verdict = field(default_factory=Verdict)
     text: str = ""

@@ -60,7 +60,7 @@ class ForkedClient(StageClient):
             self.kernel.close()
             raise
         if not kept:
-            self.kernel.stop(at_once=not self.session.verdict.complete)
+            self.kernel.stop(at_once=not self.session.verdict.complete, heed=self._heed)
         self.kernel.close()
 
     def _keep(self) -> bool:
@@ -118,8 +118,8 @@ class ForkedClient(StageClient):
         try:
             for frame in self.kernel.frames(self.session.cell_deadline(time.monotonic())):
                 self.save_now_and_then()
+                self.look_up()
                 if frame is None:
-                    self.idle()
                     continue
                 kind, payload = frame
                 if kind != wire.MESSAGE:
@@ -140,8 +140,8 @@ class ForkedClient(StageClient):
             ) from error
         raise DeadKernelError("Kernel died")
 
-    def idle(self) -> None:
-        """Called now and then while a cell is silent."""
+    def look_up(self) -> None:
+        """Called again and again while a cell runs."""
 
     def _answer_to(self, kind: str) -> Any:
         """Return the content of the next message of a kind."""
@@ -155,6 +155,10 @@ class ForkedClient(StageClient):
     def _send_to_widget(self, message: Any) -> None:
         kind = message["header"]["msg_type"]
         self.kernel.send({"do": "comm", "kind": kind, "content": message["content"]})
+
+    def _heed(self, message: Any) -> None:
+        if message["msg_type"] == "environment_request":
+            self._answer()
 
     def _answer(self) -> None:
         """Complete the kernel's environment: it has come to need the rest."""

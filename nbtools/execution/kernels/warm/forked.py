@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
@@ -158,13 +158,20 @@ class ForkedKernel:
         self._pipes.read()
         yield from self._pipes.rest()
 
-    def stop(self, *, at_once: bool) -> None:
-        """End the process: let it run what is registered for its end, or kill it with all it started."""
+    def stop(self, *, at_once: bool, heed: Callable[[Any], None] = lambda _: None) -> None:
+        """End the process: let it run what is registered for its end, or kill it with all it started.
+
+        Parameters
+        ----------
+        heed
+            Given each message of its last; what it prints belongs to no cell.
+        """
         if not at_once:
             self.send({"do": "stop"})
             with contextlib.suppress(TimeoutError):
-                for _ in self.frames(time.monotonic() + _END_S):
-                    pass  # what it says at its end belongs to no cell
+                for frame in self.frames(time.monotonic() + _END_S):
+                    if frame and frame[0] == wire.MESSAGE:
+                        heed(wire.unpacked_message(frame[1])[0])
         if self.running():
             send_signal(self.pid, signal.SIGKILL)
             self._process.await_end(_END_S)

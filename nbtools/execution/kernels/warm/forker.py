@@ -61,6 +61,7 @@ class ForkJob:
         return {
             "mode": "kernel" if self.arguments else "shell",
             "arguments": list(self.arguments),
+            "to_be_forked": self.to_be_forked,
             "environment": dict(self.environment),
             "cwd": self.cwd,
             "path": list(self.path),

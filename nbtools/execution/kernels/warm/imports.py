@@ -7,28 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nbtools.execution.kernels.warm.zygote import NEVER_FORKED
+
 #: Name of the provisioner (see ``provisioner``), and of the variable with the modules that it imports ahead.
 PROVISIONER = "nbtools-warm"
 MODULES_VARIABLE = "NBTOOLS_WARM_MODULES"
-#: Packages that do not survive a fork, or hold threads and devices after their import.
-NEVER_FORKED = frozenset(
-    [
-        "cupy",
-        "dask",
-        "distributed",
-        "grpc",
-        "jax",
-        "jaxlib",
-        "keras",
-        "lightning",
-        "numba",
-        "pyspark",
-        "polars",
-        "ray",
-        "tensorflow",
-        "torch",
-    ]
-)
 
 
 def worth_importing(

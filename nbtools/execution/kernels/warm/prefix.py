@@ -21,14 +21,26 @@ _PARAMETERS = "parameters"
 
 
 class SharedPrefix:
-    """A kernel that has run the first cells of a notebook, and what they put out."""
+    """A kernel that has run the first cells of a notebook, and what they put out.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    note
+        Told, in words, why the cells cannot be shared.
+    """
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
         self._running = threading.Lock()
         self._why_not = ""
         self._sources: list[str] = []
         self._client: _PrefixClient | None = None
         self._forker: Forker | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the kernel has ended by itself, and with it those that were forked from it."""
+        return self._forker is not None and self._forker.lost
 
     def fork(
         self,
@@ -77,12 +89,16 @@ class SharedPrefix:
             cell_timeout_s=session.cell_timeout_s,
             cancelled=session.cancelled,
             late=_no_tracking,
+            on_kernel=session.on_kernel,
+            off_kernel=session.off_kernel,
         )
         try:
             client = _PrefixClient(type(progress)(first, own, progress_bar=False), own, fork(job))
             client.run()
         except Cold as error:
             self._why_not = f"its first cells cannot be shared: {error}"
+            if not session.cancelled.is_set():
+                self._note(f"{self._why_not}; every variant runs them itself")
             return
         assert client.kernel.control is not None
         self._client = client
@@ -107,6 +123,7 @@ class _PrefixClient(ForkedClient):
             If one fails, or the kernel cannot be forked safely afterwards; the kernel has ended then.
         """
         self.reset_execution_trackers()
+        self.session.on_kernel(self.kernel)
         try:
             self.language = self._ready()
             self.papermill_execute_cells()
@@ -121,9 +138,12 @@ class _PrefixClient(ForkedClient):
             self.kernel.stop(at_once=True)
             self.kernel.close()
             raise
+        finally:
+            # From here on it only forks; an interrupt, or a limit for one variant, is not for it.
+            self.session.off_kernel(self.kernel)
 
-    def idle(self) -> None:
-        """Stop when the run is cancelled: nobody else interrupts this kernel."""
+    def look_up(self) -> None:
+        """Stop when the run is cancelled: a cell may pass over the interrupt."""
         if self.session.cancelled.is_set():
             raise Cold("the run was cancelled")
 
@@ -140,7 +160,7 @@ class _PrefixClient(ForkedClient):
 
 
 def _no_tracking() -> Mapping[str, str]:
-    raise Cold("they may use MLflow")
+    raise Cold("they start programs, or use MLflow")
 
 
 def cells_before_params(notebook: Any) -> int:

@@ -10,18 +10,24 @@ import asyncio
 import contextlib
 import contextvars
 import fcntl
+import functools
 import importlib
 import io
 import logging
 import os
+import select
 import signal
 import socket
+import stat
 import sys
 import termios
 import threading
 import time
 import types
+import weakref
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 # What ipykernel's debugger needs takes long to import, talks to the terminal, and is of no use here.
@@ -52,6 +58,8 @@ _LOOKS = 5
 #: More than this is sent although no line has ended.
 _LONGEST_LINE = 8_192
 _LARGEST_FRAME = 1 << 20
+#: What all displays of a notebook may take together, in characters: nobody need take in a larger one.
+_LARGEST_DISPLAY = 20_000_000
 
 
 class Line:
@@ -62,6 +70,8 @@ class Line:
         self._owner = os.getpid()
         self._frames = wire.Frames()
         self._arrived: deque[Any] = deque()
+        self._reading = threading.Lock()
+        self._wake: Callable[[], object] = bool
         self.sending = threading.RLock()
 
     def reopen(self, connection: socket.socket) -> None:
@@ -83,28 +93,45 @@ class Line:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
-    def receive(self, what: str = "") -> Any:
-        """Return the next message, or the next that tells to do ``what``; None when the other side has gone."""
-        while True:
-            for message in self._arrived:
-                if not what or message["do"] == what:
-                    self._arrived.remove(message)
-                    return message
-            if not self._take_in():
-                return None
+    def answer(self) -> Any:
+        """Wait for the variables that were asked for, in whatever thread; None when the other side has gone."""
+        with self._reading:
+            while not (found := self._first(answer=True)):
+                if not self._take_in():
+                    return None
+                self._wake()  # what else has come is not on the socket any more
+        return found
 
     async def next(self, loop: asyncio.AbstractEventLoop) -> Any:
-        """Return the next message as ``receive`` does; tasks go on while it is awaited."""
-        while not self._arrived:
-            readable = loop.create_future()
-            loop.add_reader(self.connection, _tell, readable)
+        """Return the next message that is no answer; tasks go on while it is awaited."""
+        while True:
+            something = loop.create_future()
+            self._wake = functools.partial(loop.call_soon_threadsafe, _tell, something)
+            if found := self._first(answer=False):
+                return found
+            loop.add_reader(self.connection, _tell, something)
             try:
-                await readable
+                await something
             finally:
                 loop.remove_reader(self.connection)
-            if not self._take_in():
+            if not self._read_what_is_there():
                 return None
-        return self._arrived.popleft()
+
+    def _read_what_is_there(self) -> bool:
+        """Take in what has come, unless a thread that waits for an answer does so; False when nobody is there."""
+        if not self._reading.acquire(blocking=False):
+            return True
+        try:
+            return not select.select([self.connection], [], [], 0)[0] or self._take_in()
+        finally:
+            self._reading.release()
+
+    def _first(self, *, answer: bool) -> Any:
+        for message in tuple(self._arrived):
+            if (message["do"] == "environment") is answer:
+                self._arrived.remove(message)
+                return message
+        return None
 
     def _take_in(self) -> bool:
         data = self.connection.recv(1 << 16)
@@ -213,7 +240,7 @@ class LineSession(Session):
         shown = {
             "header": {"msg_type": kind},
             "msg_type": kind,
-            "content": message["content"],
+            "content": _without_what_no_notebook_takes(message["content"]),
             "metadata": message.get("metadata") or {},
             "parent_header": {"msg_id": (message.get("parent_header") or {}).get("msg_id", "")},
         }
@@ -223,6 +250,16 @@ class LineSession(Session):
             frame = wire.packed_message(json_clean(shown), buffers or (), json_default)
         self.line.send(frame)
         return message
+
+
+def _without_what_no_notebook_takes(content: Any) -> Any:
+    data = content.get("data")
+    if not isinstance(data, dict):
+        return content
+    size = sum(len(value) for value in data.values() if isinstance(value, str | bytes))
+    if size <= _LARGEST_DISPLAY:
+        return content
+    return {**content, "data": {}, "metadata": {}, "left_out": (list(data), size)}
 
 
 class ShellApp(IPKernelApp):
@@ -327,6 +364,7 @@ class Shell:
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self._own = zygote.descriptors()
+        self._finalizers = len(_finalizers())
         while True:
             request = self.loop.run_until_complete(self._task())
             if request["do"] == "checkpoint":
@@ -374,7 +412,7 @@ class Shell:
             elif request["do"] == "comm":
                 self._tell_widget(request)
             elif request["do"] == "branch":
-                why = self._why_not_forked()
+                why = self._why_not_shared()
                 self.session.send(None, "branch_reply", {"refused": why})
                 if not why:
                     return dict(request)
@@ -383,13 +421,19 @@ class Shell:
 
     def _why_not_forked(self) -> str:
         """Return what this process holds that a fork of it would not have, or would share."""
-        if zygote.threads() > 1:
-            return "it holds threads"
+        if why := zygote.why_not_forked():
+            return why
         if asyncio.all_tasks(self.loop) - {asyncio.current_task(self.loop)}:
             return "it holds tasks that have not ended"
-        if any(map(_is_open_connection, zygote.descriptors() - self._own)):
-            return "it holds open connections"
+        if any(map(_is_shared, zygote.descriptors() - self._own)):
+            return "it holds open files or connections"
         return ""
+
+    def _why_not_shared(self) -> str:
+        """Return why several forks cannot go on from here, each as if it were alone."""
+        if len(_finalizers()) > self._finalizers:
+            return "it holds what is removed at the end, such as a temporary folder"
+        return self._why_not_forked()
 
     def _tell_widget(self, request: dict[str, Any]) -> None:
         message = {"header": {"msg_id": "", "msg_type": request["kind"]}, "metadata": {}, "buffers": []}
@@ -430,7 +474,9 @@ class LateEnvironment:
     it when a cell imports MLflow or starts a program that may; at once, if MLflow has been imported already.
     """
 
-    _PROGRAMS = frozenset(["subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"])
+    _PROGRAMS = frozenset(
+        ["subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty"]
+    )
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
@@ -457,10 +503,8 @@ class LateEnvironment:
             self._ask()  # the lock is never given back: once is enough
 
     def _ask(self) -> None:
-        line = self._shell.line
-        with line.sending:
-            self._shell.session.send(None, "environment_request", {})
-            answer = line.receive("environment")
+        self._shell.session.send(None, "environment_request", {})
+        answer = self._shell.line.answer()
         os.environ.update((answer or {}).get("variables", {}))
 
 
@@ -477,11 +521,22 @@ def settle_matplotlib() -> None:
         sys.modules["matplotlib.pyplot"].install_repl_displayhook()
 
 
-def _is_open_connection(descriptor: int) -> bool:
+def _is_shared(descriptor: int) -> bool:
+    """Tell whether a fork would share more than memory with this process: a connection, or a place in a file."""
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
     except OSError:
         return False
+    if regular:
+        # Of a file that is mapped into memory nobody minds the place.
+        return path not in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    return path.startswith(("socket:", "pipe:"))
+
+
+def _finalizers() -> dict[Any, Any]:
+    registry: dict[Any, Any] = weakref.finalize._registry  # type: ignore[attr-defined]
+    return registry
 
 
 def main(connection: socket.socket, control: list[socket.socket]) -> None:
@@ -506,6 +561,7 @@ def main(connection: socket.socket, control: list[socket.socket]) -> None:
     def branch(descriptors: list[int], job: dict[str, Any]) -> int:
         line, stdout, stderr = descriptors
         zygote.take_over(stdout, stderr, job["environment"])
+        zygote.settle_threads(job)
         shell.line.reopen(socket.socket(fileno=line))
         _begin(shell, late)
         shell.serve()
@@ -513,7 +569,7 @@ def main(connection: socket.socket, control: list[socket.socket]) -> None:
         return 0
 
     late.end()
-    zygote.Zygote(control[0], [], branch).run()
+    zygote.Zygote(control[0], [], branch, zygote.why_not_forked).run()
 
 
 def be_kept(shell: Shell, connection_file: str, before: str) -> None:

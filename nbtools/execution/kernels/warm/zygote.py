@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -31,6 +32,25 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LARGEST_REQUEST = 1 << 17
 _KEEPING_S = 0.5
+#: Packages that do not survive a fork, or hold threads and devices after their import.
+NEVER_FORKED = frozenset(
+    [
+        "cupy",
+        "dask",
+        "distributed",
+        "grpc",
+        "jax",
+        "jaxlib",
+        "keras",
+        "lightning",
+        "numba",
+        "pyspark",
+        "polars",
+        "ray",
+        "tensorflow",
+        "torch",
+    ]
+)
 #: Read when libraries are loaded; a kernel gets its own numbers after the fork.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -49,11 +69,18 @@ class Zygote:
     ----------
     live
         What a fork does with its life, given its descriptors and what it was told of itself.
+    why_not
+        Returns why this process must not be forked, or nothing.
     """
 
     def __init__(
-        self, control: socket.socket, modules: list[str], live: Callable[[list[int], dict[str, Any]], int]
+        self,
+        control: socket.socket,
+        modules: list[str],
+        live: Callable[[list[int], dict[str, Any]], int],
+        why_not: Callable[[], str],
     ) -> None:
+        self.why_not = why_not
         self.control = control
         self.modules = modules
         self.live = live
@@ -169,8 +196,8 @@ class Zygote:
 
     def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Fork a kernel and tell its process id."""
-        if threads() > 1:
-            self.tell({"event": "refused", "id": request["id"], "why": "the process has threads"})
+        if why := self.why_not():
+            self.tell({"event": "refused", "id": request["id"], "why": why})
             _close(descriptors)
             return
         _thread_pools()
@@ -297,10 +324,42 @@ def _settle(job: dict[str, Any]) -> None:
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
     sys.modules["__main__"] = types.ModuleType("__main__")
+    if job["to_be_forked"]:
+        # Threads of OpenMP are lost in a fork, and it waits for them there. Libraries that come later read this.
+        _given["OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+    settle_threads(job)
+
+
+def settle_threads(job: dict[str, Any]) -> None:
+    """Give libraries as many threads as the environment says, or there are processors."""
     for library in _thread_pools():
         names = {"openmp": THREAD_VARIABLES[:1], "blas": THREAD_VARIABLES[:4]}[library.user_api]
         wanted = next((os.environ[name] for name in names if os.environ.get(name, "").isdigit()), "")
         library.set_num_threads(int(wanted or job["processors"]))
+
+
+def why_not_forked() -> str:
+    """Return what this process holds that would be missing in a fork of it, or hang there; nothing if it may be forked."""
+    if sys.modules["threading"].active_count() > 1:
+        return "it holds threads"
+    if found := sorted(NEVER_FORKED & sys.modules.keys()):
+        return f"it has imported {found[0]}"
+    arrow: Any = sys.modules.get("pyarrow")
+    # Arrow starts its threads anew in a fork. OpenMP does not, and nobody can tell its threads from Arrow's.
+    known = arrow.cpu_count() + arrow.io_thread_count() if arrow and not _may_use_openmp() else 0
+    return "it holds threads" if threads() - 1 > known else ""
+
+
+def _may_use_openmp() -> bool:
+    """Tell whether there may be threads of OpenMP: there are none of scikit-learn's where it may have just one."""
+    alone = {item.filepath for item in _thread_pools() if item.num_threads == 1}
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    loaded = set(re.findall(r"/\S*/lib(?:gomp|omp|iomp5)\b\S*", maps))
+    return any("scikit_learn" not in path or path not in alone for path in loaded)
+
+
+def _why_threads() -> str:
+    return "the process has threads" if threads() > 1 else ""
 
 
 _found_pools: dict[int, list[Any]] = {}
@@ -329,7 +388,16 @@ def finish() -> None:
 
 def descriptors() -> set[int]:
     """Return what this process has open."""
-    return {int(name) for name in os.listdir("/proc/self/fd")}
+    listed = {int(name) for name in os.listdir("/proc/self/fd")}
+    return {descriptor for descriptor in listed if _is_open(descriptor)}  # but for that of the list
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def threads() -> int:
@@ -401,7 +469,7 @@ def main(arguments: list[str]) -> None:
     if not hasattr(os, "pidfd_open"):
         sys.exit("this Python knows no pidfd")
     importlib.import_module("_nbtools_warm.mlflow_run").install()
-    Zygote(socket.socket(fileno=int(control)), ["_nbtools_warm.shell", *modules], _live).run()
+    Zygote(socket.socket(fileno=int(control)), ["_nbtools_warm.shell", *modules], _live, _why_threads).run()
 
 
 if __name__ == "__main__":
