@@ -21,16 +21,18 @@ DECLARED = [
     for line in group
 ]
 LOCK = (ROOT / "requirements.lock").read_text()
+#: What nbtools is measured against; an environment of its own.
+PEERS = (ROOT / "benchmarks/peers.lock").read_text()
 
 #: Hosts of package registries, in two parts so that this file does not hold them.
 REGISTRIES = ["pypi" + ".org", "pythonhosted" + ".org", "anaconda" + ".org", "npmjs" + ".org"]
 MACHINE_PATH = re.compile(r"(?<![\w.:/~$}>-])/(?:work|root|home/\w+|Users/\w+)(?:/|\b)")
 
 
-def locked() -> list[tuple[Requirement, list[str]]]:
-    """Return the entries of the lock, each with its hashes."""
+def locked(lock: str = LOCK) -> list[tuple[Requirement, list[str]]]:
+    """Return the entries of a lock, each with its hashes."""
     lines = [
-        line for line in LOCK.replace("\\\n", "").splitlines() if line and not line.lstrip().startswith("#")
+        line for line in lock.replace("\\\n", "").splitlines() if line and not line.lstrip().startswith("#")
     ]
     entries = [line.split("--hash=") for line in lines]
     return [(Requirement(head), [item.strip() for item in hashes]) for head, *hashes in entries]
@@ -49,9 +51,10 @@ def test_environment_yml_equals_pyproject_in_names_and_bounds() -> None:
     assert stated == names_and_bounds(DECLARED)
 
 
-def test_lock_pins_and_hashes_every_entry() -> None:
-    assert len(locked()) > len(DECLARED)
-    for requirement, hashes in locked():
+@pytest.mark.parametrize("lock", [LOCK, PEERS], ids=["requirements", "peers"])
+def test_lock_pins_and_hashes_every_entry(lock: str) -> None:
+    assert len(locked(lock)) > len(DECLARED)
+    for requirement, hashes in locked(lock):
         assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
         assert hashes, requirement
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", item) for item in hashes), requirement
@@ -67,8 +70,18 @@ def test_lock_is_within_the_bounds_of_pyproject(declared: Requirement) -> None:
     assert all(declared.specifier.contains(version) for version in versions)
 
 
-def test_lock_names_no_index_and_no_path() -> None:
-    assert not re.search(r"://|^-|@|^\s*#.*[/\\]", LOCK.replace("nbtools (pyproject.toml)", ""), re.MULTILINE)
+def test_peers_have_the_versions_of_the_lock() -> None:
+    versions = {entry.name: entry.specifier for entry, _ in locked()}
+    shared = [entry for entry, _ in locked(PEERS) if entry.name in versions]
+    assert {"ipykernel", "pandas", "papermill", "scikit-learn"} <= {entry.name for entry in shared}
+    assert all(entry.specifier == versions[entry.name] for entry in shared)
+
+
+@pytest.mark.parametrize("lock", [LOCK, PEERS], ids=["requirements", "peers"])
+def test_lock_names_no_index_and_no_path(lock: str) -> None:
+    known = lock.replace("nbtools (pyproject.toml)", "").replace("-r benchmarks/peers.in", "")
+    known = known.replace("# via -c requirements.lock", "").replace("via -r benchmarks/peers.in", "")
+    assert not re.search(r"://|^-|@|^\s*#.*[/\\]", known, re.MULTILINE)
 
 
 def tracked_files() -> list[Path]:
