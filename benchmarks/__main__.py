@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks import pipeline, plans, starts
 from benchmarks.harness import Settings, described, machine, table
+from benchmarks.peers import PROGRAMS
 
 _BENCHMARKS = {"pipeline": pipeline.benchmark, "plan": plans.benchmark, "start": starts.benchmark}
 _LARGE = 10_000
@@ -21,7 +22,15 @@ def main() -> None:
     print(described(found))
     with tempfile.TemporaryDirectory(prefix="nbtools-bench-") as folder:
         sizes = (*options.sizes, _LARGE) if options.large else tuple(options.sizes)
-        settings = Settings(Path(folder).resolve(), options.repeat, sizes, not options.untracked)
+        settings = Settings(
+            Path(folder).resolve(),
+            options.repeat,
+            sizes,
+            tracked=not options.untracked,
+            variants=options.variants,
+            small=options.small,
+            peers=PROGRAMS if options.peers else None,
+        )
         results: dict[str, list[dict[str, Any]]] = {}
         for name in options.only or _BENCHMARKS:
             results[name] = []
@@ -39,10 +48,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", choices=names, help="only this benchmark (may be repeated)"
     )
-    parser.add_argument("--repeat", type=int, metavar="N", help="rounds; default: 5, of short commands 11")
+    parser.add_argument("--repeat", type=int, metavar="N", help="rounds; default: 3 to 11, by what one takes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to FILE too")
     parser.add_argument("--large", action="store_true", help=f"plan {_LARGE:,} stages too")
     parser.add_argument("--untracked", action="store_true", help="leave MLflow out of nbtools' runs")
+    parser.add_argument(
+        "--peers",
+        action=argparse.BooleanOptionalAction,
+        default=PROGRAMS.exists(),
+        help="time DVC, Snakemake and ploomber-engine too; default: if `make peers` has installed them",
+    )
+    parser.add_argument(
+        "--variants", type=int, default=50, metavar="N", help="how many to sweep; default: 50"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="everything once in its smallest size, to see that it works"
+    )
     sizes = parser.add_argument(
         "--sizes", type=int, nargs="+", metavar="N", help="numbers of stages to plan; default: 10 100 1000"
     )

@@ -1,12 +1,14 @@
 """Times commands in turns and says how they compare.
 
 The contenders of a benchmark run in one interleaved sequence (A B C A B C …), each as a process of its own,
-measured from its start to its end. Whatever slows the machine down for a while then meets all of them, and a
-ratio is formed within a round before the median is taken. Nothing is asserted about time.
+measured from its start to its end, or by itself where only a part of it counts. Whatever slows the machine down for a
+while then meets all of them, and a ratio is formed within a round before the median is taken. Nothing is asserted
+about time.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -39,12 +41,21 @@ class Settings:
         Numbers of stages whose plans are timed.
     tracked
         Whether nbtools keeps its runs in MLflow.
+    variants
+        How many variants are swept.
+    small
+        Whether everything has its smallest size: the numbers say nothing, but everything was done once.
+    peers
+        Folder of the programs of other tools; None leaves them out.
     """
 
     folder: Path
     repeat: int | None = None
     sizes: tuple[int, ...] = (10, 100, 1_000)
     tracked: bool = True
+    variants: int = 50
+    small: bool = False
+    peers: Path | None = None
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every command: caches of its own, and none of the caller's tracking."""
@@ -53,12 +64,24 @@ class Settings:
         }
         return {**ours, "XDG_CACHE_HOME": str(self.folder / "cache")}
 
+    def rounds(self, usual: int) -> int:
+        """Return how many rounds there are of a benchmark that usually has so many."""
+        return self.repeat or (1 if self.small else usual)
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed command; ``peak_bytes`` is the largest resident set of its processes, not their sum."""
+    """One measurement.
 
-    seconds: float
+    Parameters
+    ----------
+    amount
+        Seconds, or what else the table is about.
+    peak_bytes
+        The largest resident set of its processes, not their sum; 0 if it is not known.
+    """
+
+    amount: float
     peak_bytes: int = 0
 
 
@@ -81,10 +104,17 @@ class Contender:
     samples: list[Sample] = field(default_factory=list)
 
 
-def times(command: Sequence[str], settings: Settings, cwd: Path) -> Sample:
-    """Run a command to its end and return what it took.
+def times(
+    command: Sequence[str], settings: Settings, cwd: Path, environment: Mapping[str, str] | None = None
+) -> Sample:
+    """Run a command to its end and return how many seconds it took.
 
     The kernel counts a child's peak from its fork, so this process must stay small: it imports nothing heavy.
+
+    Parameters
+    ----------
+    environment
+        Complete; None means that of the settings.
 
     Raises
     ------
@@ -94,7 +124,11 @@ def times(command: Sequence[str], settings: Settings, cwd: Path) -> Sample:
     with tempfile.TemporaryFile(dir=settings.folder) as output:
         started = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=cwd, env=settings.environment(), stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=cwd,
+            env=environment or settings.environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
@@ -114,28 +148,41 @@ def printed(command: Sequence[str], settings: Settings, cwd: Path) -> str:
     ).stdout
 
 
+def reported(module: str, words: Sequence[str], settings: Settings, cwd: Path) -> Sample:
+    """Return what a module of this package measured by itself: the last line that it prints, a number in JSON."""
+    environment = {**settings.environment(), "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [PYTHON, "-m", f"benchmarks.{module}", *words]
+    done = subprocess.run(command, cwd=cwd, env=environment, check=False, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-_LOG_TAIL:]
+        raise SystemExit(f"{' '.join(command)} failed with exit code {done.returncode}:\n{said}")
+    return Sample(float(json.loads(done.stdout.splitlines()[-1])))
+
+
 def nbtools(*words: str) -> list[str]:
     """Return the command ``nbtools …`` of this environment."""
     return [PYTHON, "-m", "nbtools", *words]
 
 
-def in_turns(title: str, contenders: Sequence[Contender], rounds: int) -> dict[str, Any]:
-    """Time every contender once a round and return the rows of a table; the first is what others are compared with."""
+def in_turns(
+    title: str, contenders: Sequence[Contender], rounds: int, unit: str = "seconds"
+) -> dict[str, Any]:
+    """Measure every contender once a round and return the rows of a table; the first is what others are compared with."""
     for number in range(rounds):
         for contender in contenders:
             progress(f"{title}: round {number + 1} of {rounds}: {contender.name}")
             contender.samples.append(contender.measure(number))
     progress("")
     baseline = contenders[0].samples
-    return {"title": title, "rounds": rounds, "rows": [_row(contender, baseline) for contender in contenders]}
+    rows = [_row(contender, baseline, unit) for contender in contenders]
+    return {"title": title, "rounds": rounds, "unit": unit, "rows": rows}
 
 
-def _row(contender: Contender, baseline: Sequence[Sample]) -> dict[str, Any]:
-    seconds = [sample.seconds for sample in contender.samples]
-    ratios = [one.seconds / other.seconds for one, other in zip(contender.samples, baseline, strict=True)]
+def _row(contender: Contender, baseline: Sequence[Sample], unit: str) -> dict[str, Any]:
+    ratios = [one.amount / other.amount for one, other in zip(contender.samples, baseline, strict=True)]
     return {
         "name": contender.name,
-        "seconds": _spread(seconds),
+        unit: _spread([sample.amount for sample in contender.samples]),
         "ratio": _spread(ratios),
         "peak_mib": round(median(sample.peak_bytes for sample in contender.samples) / 2**20, 1),
         "note": contender.note(),
@@ -148,17 +195,17 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 def table(result: Mapping[str, Any]) -> str:
     """Return the rows of a benchmark as plain text."""
-    rows = [("", "seconds", "min-max", "ratio", "min-max", "peak MiB", "")]
+    rows = [("", result["unit"], "min-max", "ratio", "min-max", "peak MiB", "")]
     for row in result["rows"]:
-        seconds, ratio = row["seconds"], row["ratio"]
+        amount, ratio = row[result["unit"]], row["ratio"]
         rows.append(
             (
                 row["name"],
-                f"{seconds['median']:.3f}",
-                f"{seconds['min']:.3f}-{seconds['max']:.3f}",
+                f"{amount['median']:.3f}",
+                f"{amount['min']:.3f}-{amount['max']:.3f}",
                 f"{ratio['median']:.2f}",
                 f"{ratio['min']:.2f}-{ratio['max']:.2f}",
-                f"{row['peak_mib']:.0f}",
+                f"{row['peak_mib']:.0f}" if row["peak_mib"] else "",
                 row["note"],
             )
         )

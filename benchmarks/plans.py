@@ -33,7 +33,7 @@ def benchmark(settings: Settings) -> Iterator[dict[str, Any]]:
             "nbtools status": nbtools("status"),
         }
         contenders = timed(commands, settings, folder)
-        yield in_turns(f"{size:,} stages, all up to date", contenders, settings.repeat or _ROUNDS)
+        yield in_turns(f"{size:,} stages, all up to date", contenders, settings.rounds(_ROUNDS))
 
 
 def up_to_date(settings: Settings, size: int) -> Path:

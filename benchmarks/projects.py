@@ -26,9 +26,13 @@ class BenchStage:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    def received(self, params: Mapping[str, float]) -> dict[str, float]:
+        """Return those of ``params`` that it has."""
+        return {name: value for name, value in params.items() if f"{name} =" in self.params}
+
     def script(self, params: Mapping[str, float]) -> str:
         """Return the same code as a plain script, with values for those params that it has."""
-        injected = [f"{name} = {value!r}" for name, value in params.items() if f"{name} =" in self.params]
+        injected = [f"{name} = {value!r}" for name, value in self.received(params).items()]
         return "\n\n".join([self.params, *injected, *self.cells]) + "\n"
 
 

@@ -25,4 +25,4 @@ def benchmark(settings: Settings) -> Iterator[dict[str, Any]]:
         "nbtools plan": nbtools("plan"),
         "nbtools history": nbtools("history"),
     }
-    yield in_turns(f"start, {_STAGES} stages", timed(commands, settings, folder), settings.repeat or _ROUNDS)
+    yield in_turns(f"start, {_STAGES} stages", timed(commands, settings, folder), settings.rounds(_ROUNDS))
