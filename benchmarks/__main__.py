@@ -8,11 +8,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import pipeline, plans, starts
+from benchmarks import kernels, pipeline, plans, starts
 from benchmarks.harness import Settings, described, machine, table
 from benchmarks.peers import PROGRAMS
 
-_BENCHMARKS = {"pipeline": pipeline.benchmark, "plan": plans.benchmark, "start": starts.benchmark}
+_BENCHMARKS = {
+    "pipeline": pipeline.benchmark,
+    "kernels": kernels.benchmark,
+    "plan": plans.benchmark,
+    "start": starts.benchmark,
+}
 _LARGE = 10_000
 
 

@@ -79,8 +79,7 @@ print(max(1, round({_WORK_S} * trees / min(seconds))))
 """
 #: Groups of notebooks: one group after the other, the branches of a group at once, a branch's notebooks in order.
 _PAPERMILL_LOOP = """\
-import json, sys
-from concurrent.futures import ThreadPoolExecutor
+import json, multiprocessing, sys
 import papermill
 params, groups = map(json.loads, sys.argv[1:])
 def run(branch):
@@ -88,9 +87,9 @@ def run(branch):
         papermill.execute_notebook(
             f'notebooks/{name}.ipynb', f'executed/{name}.ipynb', params, progress_bar=False
         )
-with ThreadPoolExecutor() as pool:
+with multiprocessing.get_context('fork').Pool(max(map(len, groups))) as pool:
     for group in groups:
-        list(pool.map(run, group))
+        pool.map(run, group, chunksize=1)
 """
 _WARM = "import pandas, sklearn.ensemble, papermill, mlflow"
 
