@@ -8,13 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernels, pipeline, plans, starts
-from benchmarks.harness import Settings, described, machine, table
+from benchmarks import cells, kernels, pipeline, plans, single, starts
+from benchmarks.harness import Settings, described, machine, make_empty_store, progress, table
 from benchmarks.peers import PROGRAMS
 
 _BENCHMARKS = {
     "pipeline": pipeline.benchmark,
     "kernels": kernels.benchmark,
+    "cells": cells.benchmark,
+    "single": single.benchmark,
     "plan": plans.benchmark,
     "start": starts.benchmark,
 }
@@ -36,6 +38,9 @@ def main() -> None:
             small=options.small,
             peers=PROGRAMS if options.peers else None,
         )
+        progress("preparing")
+        if not settings.small:
+            make_empty_store(settings)
         results: dict[str, list[dict[str, Any]]] = {}
         for name in options.only or _BENCHMARKS:
             results[name] = []

@@ -62,7 +62,8 @@ class Settings:
         ours = {
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "NBTOOLS_"))
         }
-        return {**ours, "XDG_CACHE_HOME": str(self.folder / "cache")}
+        # Small benchmarks use what the user's cache has: an empty MLflow store takes seconds to make.
+        return ours if self.small else {**ours, "XDG_CACHE_HOME": str(self.folder / "cache")}
 
     def rounds(self, usual: int) -> int:
         """Return how many rounds there are of a benchmark that usually has so many."""
@@ -157,6 +158,11 @@ def reported(module: str, words: Sequence[str], settings: Settings, cwd: Path) -
         said = (done.stdout + done.stderr)[-_LOG_TAIL:]
         raise SystemExit(f"{' '.join(command)} failed with exit code {done.returncode}:\n{said}")
     return Sample(float(json.loads(done.stdout.splitlines()[-1])))
+
+
+def make_empty_store(settings: Settings) -> None:
+    """Make, untimed, the empty MLflow store that projects begin with; nbtools makes it once for each user."""
+    times([PYTHON, "-m", "nbtools.tracking.template"], settings, settings.folder)
 
 
 def nbtools(*words: str) -> list[str]:

@@ -172,9 +172,6 @@ class _Arena:
         self.params: dict[str, float] = {"trees": trees, "cap_a": 3.0, "cap_b": 2.0}
         self.ran: dict[str, str] = {}
         self.report = ""
-        if not settings.small:
-            # The first tracked run ever makes the empty MLflow store that later projects begin with.
-            self._nbtools(self.fresh("warm"), "ingest")
 
     def note(self, name: str) -> Callable[[], str]:
         """Return what tells how many stages ran."""
