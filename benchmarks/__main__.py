@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cells, kernels, pipeline, plans, single, starts
+from benchmarks import cells, kernels, pipeline, plans, single, starts, sweep, tracking
 from benchmarks.harness import Settings, described, machine, make_empty_store, progress, table
 from benchmarks.peers import PROGRAMS
 
@@ -17,6 +17,8 @@ _BENCHMARKS = {
     "kernels": kernels.benchmark,
     "cells": cells.benchmark,
     "single": single.benchmark,
+    "sweep": sweep.benchmark,
+    "tracking": tracking.benchmark,
     "plan": plans.benchmark,
     "start": starts.benchmark,
 }

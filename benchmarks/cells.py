@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import peers
 from benchmarks.harness import PYTHON, Contender, Sample, Settings, in_turns, nbtools, times
-from benchmarks.projects import BenchStage, path_of, write_notebooks, write_spec
+from benchmarks.projects import BenchStage, path_of, write_project
 
 _ROUNDS = {1: 5, 100: 5, 1_000: 3}
 _NBCLIENT = """\
@@ -82,7 +82,4 @@ def _write(folder: Path, size: int) -> None:
         inputs=(),
         outputs=("sum",),
     )
-    write_notebooks(folder, [stage])
-    write_spec(folder, [stage], {"start": 0})
-    (folder / "data").mkdir()
-    (folder / "executed").mkdir()
+    write_project(folder, [stage], {"start": 0})

@@ -52,7 +52,7 @@ class Peer:
         self, folder: Path, stages: Sequence[BenchStage], params: Mapping[str, float], settings: Settings
     ) -> None:
         """Make a folder with notebooks a project of this tool."""
-        (folder / "executed").mkdir()
+        (folder / "executed").mkdir(exist_ok=True)
         self.write(folder, stages, params)
         self.write_params(folder, params)
         if self is DVC:

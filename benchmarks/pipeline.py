@@ -43,7 +43,7 @@ from benchmarks.harness import (
     times,
 )
 from benchmarks.peers import PEERS, Peer, executed, ran
-from benchmarks.projects import BenchStage, path_of, write_notebooks, write_spec
+from benchmarks.projects import BenchStage, path_of, write_project
 
 _ROUNDS = 3
 _WORK_S = 0.5
@@ -205,7 +205,6 @@ class _Arena:
 
     def _papermill(self, name: str, groups: list[list[list[str]]]) -> Sample:
         folder = self.fresh(name)
-        (folder / "executed").mkdir()
         # papermill warns of params that a notebook does not have; nobody would pass them.
         words = [json.dumps({"trees": self.params["trees"]}), json.dumps(groups)]
         return self.checked(folder, times([PYTHON, "-c", _PAPERMILL_LOOP, *words], self.settings, folder))
@@ -246,11 +245,9 @@ class _Arena:
 
     def fresh(self, name: str) -> Path:
         folder = self.folder(name)
-        write_notebooks(folder, self.stages)
-        write_spec(folder, self.stages, self.params)
+        write_project(folder, self.stages, self.params)
         for stage in self.stages:
             (folder / f"{stage.name}.py").write_text(stage.script(self.params), encoding="utf-8")
-        (folder / "data").mkdir()
         (folder / path_of("raw")).write_bytes(self.raw)
         return folder
 

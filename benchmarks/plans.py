@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import PYTHON, Contender, Settings, in_turns, nbtools, printed, progress, times
-from benchmarks.projects import BenchStage, path_of, write_notebooks, write_spec
+from benchmarks.projects import BenchStage, path_of, write_project
 
 _ROUNDS = 7
 _WIDTH = 10
@@ -46,9 +46,7 @@ def up_to_date(settings: Settings, size: int) -> Path:
     """
     folder = settings.folder / f"plan-{size}"
     stages = _stages(size)
-    write_notebooks(folder, stages)
-    write_spec(folder, stages, {"seed": 13})
-    (folder / "data").mkdir()
+    write_project(folder, stages, {"seed": 13})
     (folder / path_of("raw")).write_text("raw\n", encoding="utf-8")
     times([PYTHON, "-m", "benchmarks.complete", str(folder)], settings, Path(__file__).parents[1])
     # This plan also lets nbtools remember what it read, as after any run.

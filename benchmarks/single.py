@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import PYTHON, Contender, Sample, Settings, in_turns, nbtools, times
-from benchmarks.projects import BenchStage, path_of, write_notebooks, write_spec
+from benchmarks.projects import BenchStage, independent_stages, write_project
 
 _ROUNDS = 5
 _MORE = 20
@@ -32,7 +32,6 @@ _WORK = (
     "forest = RandomForestRegressor(10, random_state=seed).fit(frame[['x']], frame['y'])",
     "frame.assign(y=forest.predict(frame[['x']])).to_parquet({result})",
 )
-_NOTHING = ("text = str(seed)", "print(text, file=open({result}, 'w'))")
 
 #: Runs all notebooks of a project and tells what that took.
 Way = Callable[[Settings, Path, Sequence[BenchStage]], Sample]
@@ -48,44 +47,28 @@ def benchmark(settings: Settings) -> Iterator[dict[str, Any]]:
         Contender("nbtools", partial(_one_more, settings, more, untracked)),
     ]
     yield in_turns("one trivial notebook more", contenders, rounds)
-    cells = _NOTHING if settings.small else _WORK
     ways = {"plain script": _script, "papermill": _papermill, "nbtools, untracked": untracked}
     if settings.tracked:
         ways["nbtools, tracked"] = _nbtools("--jobs", "1")
-    contenders = [Contender(name, partial(_lone, settings, cells, way)) for name, way in ways.items()]
+    contenders = [Contender(name, partial(_lone, settings, way)) for name, way in ways.items()]
     yield in_turns("a lone notebook, cold", contenders, rounds)
 
 
 def _one_more(settings: Settings, more: int, way: Way, _: int) -> Sample:
     """Return what a notebook more takes."""
-    one, many = (way(settings, *_project(settings, count, _NOTHING)) for count in (1, 1 + more))
+    one, many = (_timed(settings, independent_stages(count), way) for count in (1, 1 + more))
     return Sample((many.amount - one.amount) / more)
 
 
-def _lone(settings: Settings, cells: Sequence[str], way: Way, _: int) -> Sample:
-    return way(settings, *_project(settings, 1, cells))
+def _lone(settings: Settings, way: Way, _: int) -> Sample:
+    stages = independent_stages(1) if settings.small else independent_stages(1, _WORK)
+    return _timed(settings, stages, way)
 
 
-def _project(settings: Settings, count: int, cells: Sequence[str]) -> tuple[Path, list[BenchStage]]:
-    """Write a project of so many independent stages into a new folder."""
+def _timed(settings: Settings, stages: Sequence[BenchStage], way: Way) -> Sample:
     folder = Path(tempfile.mkdtemp(prefix="single-", dir=settings.folder))
-    stages = [_stage(number, cells) for number in range(count)]
-    write_notebooks(folder, stages)
-    write_spec(folder, stages, {"seed": 13})
-    (folder / "data").mkdir()
-    (folder / "executed").mkdir()
-    return folder, stages
-
-
-def _stage(number: int, cells: Sequence[str]) -> BenchStage:
-    output = f"d{number}"
-    return BenchStage(
-        name=f"s{number}",
-        params=f"seed = 1\n{output} = {path_of(output)!r}",
-        cells=tuple(cell.replace("{result}", output) for cell in cells),
-        inputs=(),
-        outputs=(output,),
-    )
+    write_project(folder, stages, {"seed": 13})
+    return way(settings, folder, stages)
 
 
 def _papermill(settings: Settings, folder: Path, stages: Sequence[BenchStage]) -> Sample:
