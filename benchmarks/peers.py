@@ -172,7 +172,7 @@ DVC = Peer(
 SNAKEMAKE = Peer(
     "Snakemake",
     ("snakemake", "--cores", "2", "--quiet", "all"),
-    ("snakemake", "--cores", "2", "--quiet", "all", "--touch"),
+    ("snakemake", "--cores", "16", "--quiet", "all", "--touch", "--forceall"),
     _write_snakefile,
     _write_json("params.json"),
 )

@@ -1,9 +1,12 @@
-"""Planning 10, 100 and 1,000 stages that are all up to date.
+"""Planning 10, 100, 1,000 and more stages that are all up to date.
 
 What is timed is the whole process, as a person at a terminal waits for it: Python's start, imports, pipelines.yaml,
 every notebook's and dataset's digest, every record. ``python -c pass`` is the floor that no Python program can
 undercut. Every stage has a notebook of its own and reads what two earlier stages wrote, ten stages side by side.
 The up-to-date state is real; how it comes about without running thousands of kernels says ``benchmarks.complete``.
+
+DVC and Snakemake, up to a thousand stages, have the same notebooks and datasets, and take the outputs for those of a
+run by ``dvc commit`` and ``snakemake --touch --forceall``; that nothing is left to do then is checked.
 """
 
 from __future__ import annotations
@@ -13,11 +16,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import PYTHON, Contender, Settings, in_turns, nbtools, printed, progress, times
+from benchmarks.harness import (
+    PYTHON,
+    Contender,
+    Sample,
+    Settings,
+    in_turns,
+    nbtools,
+    printed,
+    progress,
+    times,
+)
+from benchmarks.peers import PEERS, Peer, executed
 from benchmarks.projects import BenchStage, path_of, write_project
 
 _ROUNDS = 7
 _WIDTH = 10
+#: Beyond, DVC takes minutes.
+_LARGEST_OF_PEERS = 1_000
+_PARAMS = {"seed": 13}
 
 
 def benchmark(settings: Settings) -> Iterator[dict[str, Any]]:
@@ -33,6 +50,8 @@ def benchmark(settings: Settings) -> Iterator[dict[str, Any]]:
             "nbtools status": nbtools("status"),
         }
         contenders = timed(commands, settings, folder)
+        if settings.peers and size <= _LARGEST_OF_PEERS:
+            contenders += [_peer(peer, settings, size) for peer in PEERS]
         yield in_turns(f"{size:,} stages, all up to date", contenders, settings.rounds(_ROUNDS))
 
 
@@ -46,14 +65,39 @@ def up_to_date(settings: Settings, size: int) -> Path:
     """
     folder = settings.folder / f"plan-{size}"
     stages = _stages(size)
-    write_project(folder, stages, {"seed": 13})
-    (folder / path_of("raw")).write_text("raw\n", encoding="utf-8")
+    write_project(folder, stages, _PARAMS)
+    _write_data(folder, ["raw"])
     times([PYTHON, "-m", "benchmarks.complete", str(folder)], settings, Path(__file__).parents[1])
     # This plan also lets nbtools remember what it read, as after any run.
     steps = json.loads(printed(nbtools("plan", "--json"), settings, folder))
     if len(steps) != size or any(step["action"] != "up to date" for step in steps):
         raise SystemExit(f"not all of the {size} stages are up to date")
     return folder
+
+
+def _peer(peer: Peer, settings: Settings, size: int) -> Contender:
+    """Return another tool at a project of its own of so many stages."""
+    progress(f"plan: preparing {size} stages for {peer.name}")
+    folder = settings.folder / f"plan-{size}-{peer.name}"
+    stages = _stages(size)
+    write_project(folder, stages, _PARAMS)
+    peer.prepare(folder, stages, _PARAMS, settings)
+    _write_data(folder, ["raw", *(name for stage in stages for name in stage.outputs)])
+    peer.accepts(settings, folder)
+    before = executed(folder)
+
+    def measure(_: int) -> Sample:
+        sample = peer.times(settings, folder)
+        if executed(folder) != before:
+            raise SystemExit(f"{peer.name} ran stages that were up to date: the times do not compare")
+        return sample
+
+    return Contender(" ".join(peer.run), measure)
+
+
+def _write_data(folder: Path, datasets: Sequence[str]) -> None:
+    for name in datasets:
+        (folder / path_of(name)).write_text(f"{name}\n", encoding="utf-8")
 
 
 def timed(commands: Mapping[str, Sequence[str]], settings: Settings, folder: Path) -> list[Contender]:
