@@ -29,7 +29,7 @@ format: setup ## format, and mend what ruff can
 	@$(BIN)/ruff check --quiet --fix
 	@$(BIN)/ruff format
 
-bench: setup peers ## benchmarks, as ratios; half an hour or more (ARGS="--only NAME" for one)
+bench: setup peers ## benchmarks, as ratios: the better part of an hour (ARGS="--only NAME")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 peers: setup ## bring .venv-peers up to date: DVC, Snakemake and others, for the benchmarks only

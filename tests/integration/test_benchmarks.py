@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +19,9 @@ def bench(*options: str) -> str:
 def test_the_benchmark_prints_ratios_and_writes_json(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
 
-    shown = bench("--only", "plan", "--sizes", "10", "--repeat", "1", "--json", str(file))
+    shown = bench(
+        "--no-peers", "--small", "--only", "plan", "--sizes", "10", "--repeat", "1", "--json", str(file)
+    )
 
     record = json.loads(file.read_text(encoding="utf-8"))
     (result,) = record["benchmarks"]["plan"]
@@ -31,6 +34,38 @@ def test_the_benchmark_prints_ratios_and_writes_json(tmp_path: Path) -> None:
     assert record["machine"]["cores"] >= 1
     assert "10 stages, all up to date (1 round)" in shown
     assert f"{planned['ratio']['median']:.2f}" in shown
+
+
+def test_every_benchmark_runs_in_its_smallest_size(tmp_path: Path) -> None:
+    """Two at a time, for they mostly wait for processes to start; what they print, not how long it took."""
+    groups = [["pipeline", "start", "single"], ["kernels", "cells", "sweep", "tracking"]]
+    files = [tmp_path / f"{number}.json" for number in range(len(groups))]
+
+    def small(names: list[str], file: Path) -> str:
+        only = [word for name in names for word in ("--only", name)]
+        return bench("--small", "--no-peers", "--untracked", "--variants", "2", "--json", str(file), *only)
+
+    with ThreadPoolExecutor(len(groups)) as pool:
+        shown = "".join(pool.map(small, groups, files))
+
+    tables = [
+        table
+        for file in files
+        for results in json.loads(file.read_text(encoding="utf-8"))["benchmarks"].values()
+        for table in results
+    ]
+    rows = {row["name"]: row for table in tables for row in table["rows"]}
+    assert all(table["title"] in shown and name in shown for table in tables for name in rows)
+    assert all(row[table["unit"]]["median"] for table in tables for row in table["rows"])
+    assert rows["nbtools, cold"]["note"] == "4 of 4 stages ran"
+    assert rows["nbtools, nothing changed"]["note"] == "0 of 4 stages ran"
+    assert rows["nbtools, one param changed"]["note"] == "1 of 4 stages ran"
+    assert rows["nbtools run"]["note"].endswith("ms a cell")
+    assert rows["tracked"]["note"].endswith("ms more a stage")
+    assert {"papermill loop, 2 at a time", "warm kernel", "warm kernels", "nbtools.package"} <= rows.keys()
+    if sys.platform == "linux":
+        assert rows["nbtools, the beginning shared"]["note"] == "the beginning ran once"
+    assert rows["nbtools, share_prefix: false"]["note"] == "the beginning ran 2 times"
 
 
 def test_a_completed_project_is_as_after_a_run(tmp_path: Path) -> None:
