@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import cells, kernels, pipeline, plans, single, starts, sweep, tracking
 from benchmarks.harness import Settings, described, machine, make_empty_store, progress, table
-from benchmarks.peers import PROGRAMS
+from benchmarks.peers import PROGRAMS, versions
 
 _BENCHMARKS = {
     "pipeline": pipeline.benchmark,
@@ -28,6 +28,8 @@ _LARGE = 10_000
 def main() -> None:
     options = _options()
     found = machine()
+    if options.peers:
+        found["packages"] |= versions(PROGRAMS)
     print(described(found))
     with tempfile.TemporaryDirectory(prefix="nbtools-bench-") as folder:
         sizes = (*options.sizes, _LARGE) if options.large else tuple(options.sizes)

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import distributions
 from pathlib import Path
 
 from benchmarks.harness import Sample, Settings, times
@@ -65,6 +66,13 @@ class Peer:
     def accepts(self, settings: Settings, folder: Path) -> None:
         """Have the outputs that are there taken for those of a run."""
         _times(self.accept, settings, folder)
+
+
+def versions(programs: Path) -> dict[str, str]:
+    """Return the versions of the tools beside ``programs``."""
+    folders = [str(path) for path in programs.parent.glob("lib/python*/site-packages")]
+    names = ("dvc", "snakemake", "ploomber-engine")
+    return {item.name: item.version for name in names for item in distributions(name=name, path=folders)}
 
 
 def environment(settings: Settings) -> dict[str, str]:

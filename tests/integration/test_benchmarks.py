@@ -56,7 +56,7 @@ def test_every_benchmark_runs_in_its_smallest_size(tmp_path: Path) -> None:
     ]
     rows = {row["name"]: row for table in tables for row in table["rows"]}
     assert all(table["title"] in shown and name in shown for table in tables for name in rows)
-    assert all(row[table["unit"]]["median"] for table in tables for row in table["rows"])
+    assert all(table["unit"] in row for table in tables for row in table["rows"])
     assert rows["nbtools, cold"]["note"] == "4 of 4 stages ran"
     assert rows["nbtools, nothing changed"]["note"] == "0 of 4 stages ran"
     assert rows["nbtools, one param changed"]["note"] == "1 of 4 stages ran"
