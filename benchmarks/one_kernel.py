@@ -19,7 +19,9 @@ import psutil
 from jupyter_client.manager import start_new_kernel
 
 from nbtools.execution.kernels.warm import wire
-from nbtools.execution.kernels.warm.nursery import ForkedKernel, ForkJob, Nursery
+from nbtools.execution.kernels.warm.forked import ForkedKernel
+from nbtools.execution.kernels.warm.forker import ForkJob
+from nbtools.execution.kernels.warm.nursery import Nursery
 
 _PATIENCE_S = 120
 

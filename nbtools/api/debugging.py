@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbtools.api.delivering import tracker_of
 from nbtools.api.lab import LabCommand
 from nbtools.api.opening import Opened, address_of, find, open_for, planned
 from nbtools.errors import UsageError
@@ -91,7 +92,7 @@ def resume(
     from nbtools.execution.outcome import Around
     from nbtools.execution.resuming import resume as attempt
     from nbtools.execution.run import Options, Run, new_run_id, read_secrets, remove_attempts
-    from nbtools.tracking.lazy import LazyTracker, untracked
+    from nbtools.tracking.lazy import untracked
 
     home = find(project)
     run_id = new_run_id(time.time())
@@ -103,10 +104,7 @@ def resume(
             made, keys, world = planned(opened, (kernel.stage,), force=True)
             step = _resumable(made, kernel, opened)
             stop = cancellation or Cancellation()
-            tracker = None
-            if track:
-                hurry = stop.flag.is_set
-                tracker = LazyTracker(address_of(opened), home.root, note, opened.database.append, hurry)
+            tracker = tracker_of(opened, run_id, note, stop) if track else None
             stages = [opened.dag.variants[key].stage for key in keys]
             around = Around(
                 run=run_id,
@@ -118,7 +116,10 @@ def resume(
                 revision=revision(home.root),
                 note=note,
             )
-            options = Options(1, forced=(step.key,), targets=(step.key,), tracked=track, retry=False)
+            server = address_of(opened).server if track else ""
+            options = Options(
+                1, forced=(step.key,), targets=(step.key,), tracked=track, server=server, retry=False
+            )
             everyone: list[Any] = [opened.database.append, *([tracker] if tracker else ()), *listeners]
             outcome = Run(
                 made, opened.dag, world, around, options, partial(attempt, kernel), everyone

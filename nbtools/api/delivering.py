@@ -6,20 +6,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbtools.api.opening import address_of, find, open_for, running_id
+from nbtools.api.opening import Opened, address_of, find, open_for, running_id
 from nbtools.execution.lock import exclusive
 
 if TYPE_CHECKING:
+    from nbtools.execution.cancellation import Cancellation
+    from nbtools.tracking.lazy import LazyTracker
     from nbtools.tracking.sync import Delivery
 
 
+def tracker_of(opened: Opened, run: str, note: Callable[[str], None], stop: Cancellation) -> LazyTracker:
+    """Return what tells MLflow of a run, and say what it has yet to be told of earlier ones."""
+    from nbtools.tracking.lazy import LazyTracker
+    from nbtools.tracking.sync import undelivered
+
+    if earlier := len(undelivered(opened.database, run)):
+        note(f"MLflow lacks the end of {earlier} earlier run{'s' * (earlier > 1)}: nbtools sync delivers it")
+    address, root = address_of(opened), opened.project.root
+    return LazyTracker(address, root, note, opened.database.append, hurry=stop.flag.is_set)
+
+
 def sync(
-    *, project: Path | str | None = None, note: Callable[[str], None] = lambda _: None
+    *,
+    redirect: bool = False,
+    project: Path | str | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Delivery, ...]:
     """Deliver to MLflow what it could not take when it happened, oldest run first, and return what became of it.
 
     Parameters
     ----------
+    redirect
+        Whether runs that were meant for another server are delivered to the present one.
     note
         Told, in words, of what a person should know meanwhile.
 
@@ -38,4 +56,5 @@ def sync(
         open_for(home.root, writable=True) as opened,
     ):
         runs = undelivered(opened.database, running_id(home))
-        return tuple(deliver(run, opened.database, home, address_of(opened), note) for run in runs)
+        address = address_of(opened)
+        return tuple(deliver(run, opened.database, home, address, note, redirect=redirect) for run in runs)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbtools.api.delivering import tracker_of
 from nbtools.api.opening import address_of, check_data, find, forced_keys, open_for, overrides_of, planned
 from nbtools.errors import UsageError
 from nbtools.execution.events import Event
@@ -72,7 +73,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     from nbtools.execution.outcome import Around, KeepRule
     from nbtools.execution.resources import machine, processors
     from nbtools.execution.run import Options, Run, new_run_id, read_secrets
-    from nbtools.tracking.lazy import LazyTracker, untracked
+    from nbtools.tracking.lazy import untracked
 
     if jobs is not None and jobs < 1:
         raise UsageError.of("at least one job is needed", where="--jobs")
@@ -96,15 +97,18 @@ def run(  # noqa: PLR0913 - each is an option of the command
         opened.workspace.remember()
         forced = forced_keys(opened.dag, targets, force=force)
         options = Options(
-            jobs or processors(), fail_fast, forced, tuple(targets), tracked=track, capacity=machine()
+            jobs or processors(),
+            fail_fast,
+            forced,
+            tuple(targets),
+            tracked=track,
+            server=address_of(opened).server if track else "",
+            capacity=machine(),
         )
         warm = opened.spec.warm_kernels and not cold
         nursery = _nursery(opened.workspace, made) if warm else None
         stop = cancellation or Cancellation()
-        tracker = None
-        if track:
-            hurry = stop.flag.is_set
-            tracker = LazyTracker(address_of(opened), home.root, note, opened.database.append, hurry)
+        tracker = tracker_of(opened, run_id, note, stop) if track else None
         around = Around(
             run=run_id,
             workspace=opened.workspace,

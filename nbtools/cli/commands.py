@@ -388,11 +388,12 @@ def resume(project: Path | None, stage: str, no_tracking: bool, quiet: bool, as_
 
 
 @cli.command()
+@click.option("--redirect", is_flag=True, help="Deliver here also what was meant for another server.")
 @_json
 @click.pass_obj
-def sync(project: Path | None, as_json: bool) -> int:
+def sync(project: Path | None, redirect: bool, as_json: bool) -> int:
     """Deliver to MLflow what it could not take when it happened."""
-    delivered = api.sync(project=project, note=_note)
+    delivered = api.sync(redirect=redirect, project=project, note=_note)
     if as_json:
         _echo([views.record(item) for item in delivered])
     for item in () if as_json else delivered:

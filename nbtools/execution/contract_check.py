@@ -25,15 +25,25 @@ _EXAMPLES = 5
 _MOST_CHECKS = 20
 
 
+class UnusableSchema(Exception):
+    """The schema itself cannot be loaded; ``args[0]`` says why."""
+
+
 def violations(path: str, file: str, name: str, root: str) -> str:
-    """Return every violated check with column and example rows; an empty string if there is none."""
+    """Return every violated check with column and example rows; an empty string if there is none.
+
+    Raises
+    ------
+    UnusableSchema
+        If the user's file does not hold such a schema.
+    """
     reader = _READERS.get(Path(path).suffix.lower()) if not Path(path).is_dir() else pd.read_parquet
     if reader is None:
         return f"nbtools cannot read {Path(path).suffix or 'this kind of'} files to validate them"
     try:
         schema = _schema(file, name, root)
-    except Exception as error:  # noqa: BLE001 - whatever the user's file raises
-        return f"the schema {Path(file).name}:{name} cannot be loaded: {type(error).__name__}: {error}"
+    except Exception as error:
+        raise UnusableSchema(f"{type(error).__name__}: {error}") from error
     try:
         data = reader(path)
     except Exception as error:  # noqa: BLE001 - whatever a damaged file raises

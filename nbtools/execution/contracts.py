@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from nbtools.errors import OperationError
+from nbtools.errors import OperationError, SpecError
 from nbtools.execution.child_process import end_with, without_main
 from nbtools.pipeline.spec import SchemaReference
 
@@ -34,11 +34,17 @@ class Contracts:
 
         Raises
         ------
+        SpecError
+            If the schema cannot be loaded.
         OperationError
             If the process that checks died.
         """
         try:
-            return self._submit(path, schema).result()
+            said, kind = self._submit(path, schema).result()
+            if kind == "schema":
+                fix = f"mend {schema.file}, or the name in pipelines.yaml"
+                raise SpecError.of(f"the schema {schema} cannot be loaded: {said}", fix=fix)
+            return said
         except BrokenProcessPool as error:
             fix = "the data may need more memory than there is"
             raise OperationError.of(f"checking {path.name} against {schema} died", fix=fix) from error
@@ -50,7 +56,7 @@ class Contracts:
                 self._pool.shutdown(cancel_futures=True)
                 self._pool = None
 
-    def _submit(self, path: Path, schema: SchemaReference) -> Future[str]:
+    def _submit(self, path: Path, schema: SchemaReference) -> Future[tuple[str, str]]:
         with self._lock:
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
@@ -63,8 +69,11 @@ class Contracts:
                 )
 
 
-def _check(path: str, file: str, name: str, root: str) -> str:
+def _check(path: str, file: str, name: str, root: str) -> tuple[str, str]:
+    """Return what is wrong, and whether with the data or the schema."""
     # By name, so that the parent process never imports pandas.
     checker = importlib.import_module("nbtools.execution.contract_check")
-    found: str = checker.violations(path, file, name, root)
-    return found
+    try:
+        return checker.violations(path, file, name, root), "data"
+    except checker.UnusableSchema as error:
+        return str(error), "schema"

@@ -80,7 +80,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A plan begins to be carried out; ``tracked`` if MLflow is to know of it."""
+    """A plan begins to be carried out; ``tracked`` if MLflow is to know of it, ``server`` if that is not local."""
 
     run: str
     at: float
@@ -91,6 +91,7 @@ class RunStarted:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     jobs: int = 1
     tracked: bool = False
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ class Options:
     forced: Collection[str] = ()
     targets: Sequence[str] = ()
     tracked: bool = False
+    server: str = ""
     retry: bool = True
     capacity: Resources = field(default_factory=Resources)
 
@@ -214,6 +215,7 @@ class Run:
             overrides=overrides,
             jobs=self.options.jobs,
             tracked=self.options.tracked,
+            server=self.options.server,
         )
 
     def _status(self) -> str:

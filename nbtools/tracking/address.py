@@ -40,6 +40,11 @@ class StoreAddress:
     database: Path | None = None
 
     @property
+    def server(self) -> str:
+        """The address of a store that others may share, without credentials; empty for an SQLite file."""
+        return "" if self.database else self.shown
+
+    @property
     def shown(self) -> str:
         """The address for people, without credentials."""
         return without_credentials(self.uri)

@@ -52,10 +52,26 @@ def undelivered(database: Database, running: str | None) -> list[str]:
 
 
 def deliver(
-    run: str, database: Database, project: Project, address: StoreAddress, note: Callable[[str], None]
+    run: str,
+    database: Database,
+    project: Project,
+    address: StoreAddress,
+    note: Callable[[str], None],
+    *,
+    redirect: bool = False,
 ) -> Delivery:
-    """Tell MLflow all of one run; what it has already is completed, never made twice."""
+    """Tell MLflow all of one run; what it has already is completed, never made twice.
+
+    Parameters
+    ----------
+    redirect
+        Whether a run that was meant for another server may be told of here.
+    """
     events = database.events(run=run)
+    (meant_for,) = {event.server for event in events if isinstance(event, RunStarted)} or {""}
+    if meant_for and meant_for != address.server and not redirect:
+        advice = "set MLFLOW_TRACKING_URI to that, or deliver it here all the same: nbtools sync --redirect"
+        return Delivery(run, (f"it is meant for {meant_for}: {advice}",))
     tracker = MlflowTracker(address, project.root, note, resuming=True)
     with tempfile.TemporaryDirectory(dir=project.state, prefix="sync-") as folder:
         notebooks = _Notebooks(database, Store(project.store), Path(folder), project)

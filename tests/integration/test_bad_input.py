@@ -213,6 +213,42 @@ def test_parameters_cell_without_a_declared_variable_is_named(tmp_path: Path) ->
     assert "did you mean 'totl'?" in said
 
 
+def test_notebook_without_parameters_cell_is_named_where_a_param_of_all_stages_has_no_taker(
+    tmp_path: Path,
+) -> None:
+    project = SmallProject(tmp_path)
+    project.spec("params: {x: 5}\npipelines: {p: {stages: {s: {notebook: n.ipynb}}}}")
+    project.notebook("n.ipynb", "x = 1", params=None)
+    said = refused(project)
+    assert "no notebook declares the param 'x'" in said
+    assert "there is no such cell in n.ipynb" in said
+
+
+def test_two_parameters_cells_are_refused(tmp_path: Path) -> None:
+    project = two_stages(tmp_path)
+    content = json.loads(project.text("notebooks/total.ipynb"))
+    content["cells"].append({**content["cells"][0], "id": "again"})
+    project.write("notebooks/total.ipynb", json.dumps(content))
+    assert "notebooks/total.ipynb: code cells 1, 3 are all tagged parameters" in refused(project)
+
+
+def test_output_may_not_replace_a_module_that_stages_import(tmp_path: Path) -> None:
+    project = one_stage(tmp_path, "import helper")
+    project.write("helper.py", "value = 1")
+    project.write("pipelines.yaml", project.text("pipelines.yaml").replace("result.txt", "helper.py"))
+    assert "would replace the module helper.py" in refused(project)
+    assert project.text("helper.py") == "value = 1"
+
+
+def test_output_may_not_be_a_link_that_leads_out(tmp_path: Path) -> None:
+    project = one_stage(tmp_path, "import os\nos.symlink('/etc/passwd', result)", "raise SystemExit")
+    project.notebook("only.ipynb", "import os\nos.symlink('/etc/hostname', result)", params='result = "r"')
+    failure = project.run().stages["work.only"].failure
+    assert failure is not None
+    assert "link to /etc/hostname" in failure.message
+    assert not (tmp_path / "result.txt").exists()
+
+
 # Data and params
 
 

@@ -146,7 +146,10 @@ def test_changed_schema_checks_the_dataset_anew(project: SmallProject) -> None:
 def test_schema_that_cannot_be_loaded_says_why(project: SmallProject, schemas: str, expected: str) -> None:
     project.write("contracts/schemas.py", schemas)
     try:
-        assert expected in failure_of(project.run("clean"), "data.clean").traceback
+        failure = project.run("clean").stages["data.clean"].failure
+        assert failure is not None
+        assert expected in failure.message
+        assert "mend contracts/schemas.py" in failure.fix
     finally:
         project.write("contracts/schemas.py", SCHEMAS)
 

@@ -114,7 +114,7 @@ def test_stopped_run_is_recorded_as_cancelled_and_the_next_run_works(
     assert row.status == "cancelled"
     state = nbtools.api.show(project=project.root)
     stage = state.stages["work.only"]
-    assert stage.status == "failed"
+    assert stage.status == "cancelled"
     assert stage.failure is not None
     assert (stage.failure.kind, stage.failure.cell) == ("cancelled", 3)
     assert not (project.root / "result.txt").exists()

@@ -37,7 +37,10 @@ def test_run_without_a_server_is_delivered_later(project: SmallProject) -> None:
     assert still.returncode == 1
     assert "not delivered" in still.stdout
 
-    assert project.command("sync").returncode == 0
+    elsewhere = project.command("sync")
+    assert elsewhere.returncode == 1
+    assert f"meant for {NOBODY}" in elsewhere.stdout
+    assert project.command("sync", "--redirect").returncode == 0
 
     delivered = runs(project)
     assert {name: run.info.status for name, run in delivered.items()} == dict.fromkeys(
@@ -56,7 +59,7 @@ def test_run_without_a_server_is_delivered_later(project: SmallProject) -> None:
 
 def test_nothing_is_delivered_twice(project: SmallProject) -> None:
     project.command("run", env={"MLFLOW_TRACKING_URI": NOBODY})
-    project.command("sync")
+    project.command("sync", "--redirect")
     assert "MLflow knows of every run" in project.command("sync").stdout
     assert len(runs(project)) == 3
     assert nbtools.api.sync(project=project.root) == ()
