@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def requirements(model: Any) -> list[str]:
     The model's own modules are found by walking its parts; each package brings along those of its
     requirements that this process has imported.
     """
-    owners = metadata.packages_distributions()
+    owners = _owners()
     pending = [owners[top][0] for top in _tops(model) if top in owners]
     pending += [name for name in _ALWAYS if _version(name)]
     imported = {_normal(owner) for top in sys.modules if "." not in top for owner in owners.get(top, ())}
@@ -37,6 +37,19 @@ def requirements(model: Any) -> list[str]:
         if name != "mlflow":  # the server and the client bring their own
             pending += [item for item in map(_normal, _dependencies(name)) if item in imported]
     return [f"{name}=={version}" for name, version in sorted(found.items())]
+
+
+def _owners() -> Mapping[str, list[str]]:
+    """Return the distributions of each import name, which takes long: once for MLflow, which asks too, and for us."""
+    from mlflow.utils import requirements_utils
+
+    theirs: Any = requirements_utils
+    try:
+        theirs._init_modules_to_packages_map()
+        found: Mapping[str, list[str]] = theirs._MODULES_TO_PACKAGES
+    except AttributeError:  # of another MLflow
+        return metadata.packages_distributions()
+    return found
 
 
 def own_code(model: Any, root: Path | None) -> list[Path]:
