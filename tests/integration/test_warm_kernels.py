@@ -234,7 +234,7 @@ def killed_zygotes(monkeypatch: pytest.MonkeyPatch) -> None:
     def prepare_and_kill(self: Nursery, *arguments: object) -> None:
         prepare(self, *arguments)  # type: ignore[arg-type]
         for item in self._zygotes.values():
-            os.kill(item._process.pid, signal.SIGKILL)
+            os.kill(item._guardian.pid, signal.SIGKILL)
 
     monkeypatch.setattr(Nursery, "prepare", prepare_and_kill)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from nbtools.execution.kernels.guarded import guarded
 from nbtools.execution.kernels.warm import zygote
 from nbtools.execution.kernels.warm.forked import ForkedKernel, ForkedProcess
 from nbtools.execution.kernels.warm.forker import Cold, Forker, ForkJob
@@ -31,7 +33,7 @@ _UNLESS_SET = {
 
 
 class Zygote(Forker):
-    """A process that has imported packages and nothing else."""
+    """A process that has imported packages and nothing else, and its guardians."""
 
     def __init__(self, python: str, modules: Sequence[str], environment: Mapping[str, str]) -> None:
         self.modules = tuple(modules)
@@ -39,29 +41,43 @@ class Zygote(Forker):
         with theirs:
             # JPY_ variables tell a kernel whose it is; this process is nobody's, and its forks are told anew.
             own = {name: value for name, value in environment.items() if not name.startswith("JPY_")}
-            command = [python, zygote.__file__, str(theirs.fileno()), str(os.getpid()), *modules]
-            self._process = subprocess.Popen(
-                command,
+            self._guardian = subprocess.Popen(
+                guarded([python, zygote.__file__, str(theirs.fileno()), *modules]),
                 pass_fds=[theirs.fileno()],
                 env={**_UNLESS_SET, **own, **_QUIET},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        assert self._guardian.stdin is not None
+        self._to_guardian = self._guardian.stdin
         super().__init__(control, "the zygote")
 
+    def keep(self, pid: int, seconds: float) -> None:
+        """Let a kernel outlive this process, for so long at most.
+
+        Raises
+        ------
+        Cold
+            If the process that forked it has ended.
+        """
+        with contextlib.suppress(OSError):  # it has ended, and the zygote with it
+            os.write(self._to_guardian.fileno(), b"k")
+        super().keep(pid, seconds)
+
     def close(self) -> None:
-        """End the process, and with it every kernel that still runs."""
+        """End the process, and with it every kernel that still runs and all that kernels have started."""
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
+        self._to_guardian.close()
         if self.keeps:
             return
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        # Never by SIGKILL: whoever is killed cannot end the others.
+        self._guardian.terminate()
+        self._guardian.send_signal(signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._guardian.wait(_END_S)
 
 
 class Nursery:

@@ -162,9 +162,8 @@ class Zygote:
             self.leave()
 
     def leave(self) -> NoReturn:
-        """End with everything that kernels have started, but for the kernels that are kept: those are waited for."""
-        signal.signal(signal.SIGTERM, lambda *_: end_with_descendants())
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+        """End, but not before the kernels that are kept; the guardians end everything that kernels have started."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with contextlib.suppress(OSError):
             self.control.close()
         while self.kept:
@@ -178,7 +177,7 @@ class Zygote:
             now = time.monotonic()
             self.kept = {pid: until for pid, until in self.kept.items() if until > now}
             time.sleep(_KEEPING_S)
-        end_with_descendants()
+        os._exit(0)
 
     def reap(self) -> None:
         """Tell how children have ended; what a kernel left behind is a child here, too."""
@@ -224,7 +223,7 @@ class Zygote:
         """Turn this fork into a kernel; never returns."""
         code = 1
         try:
-            _end_with(parent, signal.SIGKILL)
+            end_with_parent(parent)
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -408,43 +407,19 @@ def threads() -> int:
         return 0
 
 
-def _end_with(parent: int, number: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+def end_with_parent(parent: int) -> None:
+    """Have Linux kill this process when ``parent``, which forked it, ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def end_with_parent(parent: int) -> None:
-    """Have Linux kill this process when ``parent``, which forked it, ends."""
-    _end_with(parent, signal.SIGKILL)
-
-
-def end_with_descendants() -> NoReturn:
-    """End this process and everything that its kernels have started, however far it has gone from them."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    while found := _descendants(os.getpid()):
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, 0):
-                pass
-    os._exit(0)
-
-
 def _descendants(pid: int) -> set[int]:
     """Return the processes below ``pid``."""
+    parent_of = importlib.import_module("_nbtools_warm.guardian").parent_of
     below: dict[int, list[int]] = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            # The name in brackets may hold anything, blanks and brackets too.
-            fields = (
-                Path(f"/proc/{name}/stat")
-                .read_text(encoding="utf-8", errors="replace")
-                .rpartition(")")[2]
-                .split()
-            )
-            below.setdefault(int(fields[1]), []).append(int(name))
+    for other in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        below.setdefault(parent_of(other), []).append(other)
     found: set[int] = set()
     pending = [pid]
     while pending:
@@ -461,10 +436,9 @@ def _close(descriptors: list[int]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Begin: the control socket's descriptor, the parent's process id, and the modules to import."""
-    control, parent, *modules = arguments
+    """Begin: the control socket's descriptor, and the modules to import."""
+    control, *modules = arguments
     _given.update(os.environ)
-    _end_with(int(parent), signal.SIGTERM)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if not hasattr(os, "pidfd_open"):
         sys.exit("this Python knows no pidfd")
