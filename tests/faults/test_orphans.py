@@ -9,9 +9,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import papermill
 import psutil
 import pytest
 
+import nbtools.api
 from nbtools.execution.kept import end, kept_kernels
 from nbtools.project import Project
 from tests.faults.conftest import GONE_S, nobody_is_left, processes_of
@@ -58,7 +60,7 @@ LEAVES_SPAWNER = """
     subprocess.Popen(["sh", "-c", loop], start_new_session=True)
     time.sleep(0.5)
 """
-WARM_AND_COLD = pytest.mark.parametrize("options", [()], ids=["forked"])
+WARM_AND_COLD = pytest.mark.parametrize("options", [(), ("--cold",)], ids=["forked", "ordinary"])
 
 
 class Started:
@@ -152,6 +154,30 @@ def test_programs_end_with_the_process_that_their_kernel_was_forked_from(tmp_pat
     nobody_is_left(started.project)
 
 
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["kernel", "lower guardian", "upper guardian"])
+def test_programs_end_with_the_guardians_of_an_ordinary_kernel(tmp_path: Path, which: int) -> None:
+    started = Started(one_stage(tmp_path, WAITS), "--cold")
+    assert len(started.line) == 3
+    started.line[which].kill()
+    started.programs_have_ended()
+    assert started.end() == 1
+    failure = nbtools.api.show(project=tmp_path).stages["work.only"].failure
+    assert failure is not None
+    assert failure.kind == "kernel died"
+    assert "SIGKILL" in failure.message
+    nobody_is_left(started.project)
+
+
+@pytest.mark.parametrize("which", [1, 3], ids=["zygote", "upper guardian"])
+def test_nothing_outlives_a_killed_run_that_had_a_stopped_process(tmp_path: Path, which: int) -> None:
+    started = Started(one_stage(tmp_path, WAITS))
+    started.line[which].suspend()
+    started.process.kill()
+    started.process.communicate()
+    started.programs_have_ended()
+    nobody_is_left(started.project)
+
+
 def test_nothing_outlives_a_run_that_is_ended_while_its_zygote_is_stopped(tmp_path: Path) -> None:
     started = Started(one_stage(tmp_path, STUBBORN))
     started.line[1].suspend()
@@ -167,6 +193,17 @@ def test_exit_code_of_an_ordinary_kernel_is_told(tmp_path: Path) -> None:
     failure = one_stage(tmp_path, "import os\nos._exit(3)").run(cold=True).stages["work.only"].failure
     assert failure is not None
     assert "exit code 3" in failure.message
+
+
+def test_kernel_of_a_kernelspec_leaves_nothing(tmp_path: Path) -> None:
+    metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    project = SmallProject(tmp_path)
+    project.notebook("in.ipynb", STARTS.replace("WAIT", ""), metadata=metadata)
+    papermill.execute_notebook(
+        tmp_path / "in.ipynb", tmp_path / "out.ipynb", engine_name="nbtools", cwd=tmp_path, progress_bar=False
+    )
+    assert (tmp_path / "pid").exists()
+    nobody_is_left(project)
 
 
 def test_kept_kernel_outlives_a_killed_run_and_nothing_else_does(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class ManagedClient(StageClient):
     def create_kernel_manager(self) -> Any:
         """Return the manager of the kernel, which runs on the session's interpreter."""
         if not self.session.python:
+            self.kernel_manager_class = InterpreterKernelManager
             return super().create_kernel_manager()
         self.km = InterpreterKernelManager(config=self.config)
         self.km.python = self.session.python

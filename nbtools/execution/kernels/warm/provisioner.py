@@ -3,7 +3,8 @@
 A kernelspec asks for them in its metadata, ``{"kernel_provisioner": {"provisioner_name": "nbtools-warm"}}``, or the
 variable ``JUPYTER_DEFAULT_PROVISIONER_NAME=nbtools-warm`` does so for all. What is imported ahead stands in
 ``c.WarmProvisioner.modules`` of Jupyter's configuration, or in a variable. What is forked is ipykernel, reached
-over its sockets as ever. Whatever cannot be forked, or not safely, is started as an ordinary kernel.
+over its sockets as ever. Whatever cannot be forked, or not safely, is started as an ordinary kernel: in a run as a
+guarded one, elsewhere as jupyter_client does it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import List, Unicode, default
 
 from nbtools.execution.kernels import launch
+from nbtools.execution.kernels.guarded import GuardedProvisioner
 from nbtools.execution.kernels.interpreter import UnusablePython, describe
 from nbtools.execution.kernels.processes import send_signal
 from nbtools.execution.kernels.warm.forked import ForkedProcess
@@ -42,7 +43,7 @@ _PROGRAMS = (["-m", "ipykernel_launcher"], ["-m", "ipykernel"], [str(Path(launch
 _HARMLESS = ["-Xfrozen_modules=off"]
 
 
-class WarmProvisioner(LocalProvisioner):
+class WarmProvisioner(GuardedProvisioner):
     """Forks a kernel from a process that has imported what notebooks need, or starts an ordinary one."""
 
     modules = List(
@@ -61,7 +62,9 @@ class WarmProvisioner(LocalProvisioner):
             process: Any = await asyncio.to_thread(self._fork, cmd, kwargs)
         except (Cold, UnusablePython) as reason:
             self.log.debug("an ordinary kernel is started: %s", reason)
-            return await super().launch_kernel(cmd, **kwargs)
+            in_a_run = hasattr(self.parent, "start_warm")
+            ordinary = GuardedProvisioner if in_a_run else LocalProvisioner
+            return await ordinary.launch_kernel(self, cmd, **kwargs)
         self.process = process
         self.pid = self.pgid = process.pid
         self.cwd = kwargs.get("cwd") or Path.cwd()
@@ -132,8 +135,6 @@ class SharedZygotes:
         self._zygotes: dict[str, Zygote] = {}
         self._facts: dict[str, str] = {}
         self._changing = threading.Lock()
-        # Linux ends a zygote with the thread that has started it, so this one lives as long as the process.
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="zygote")
 
     def zygote(self, python: str, modules: Sequence[str], environment: Mapping[str, str]) -> Zygote:
         """Return a zygote that has imported, or imports, what can be imported ahead of ``modules``.
@@ -161,7 +162,7 @@ class SharedZygotes:
             if found is None or found.lost:
                 self._retire()
                 try:
-                    found = self._starter.submit(Zygote, python, wanted, read).result()
+                    found = Zygote(python, wanted, read)
                 except OSError as error:
                     raise Cold(f"no zygote can be started: {error}") from error
                 self._zygotes[key] = found
