@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbtools.api.delivering import tracker_of
 from nbtools.api.opening import address_of, check_data, find, forced_keys, open_for, overrides_of, planned
 from nbtools.errors import UsageError
+from nbtools.execution.database import set_aside_if_damaged
 from nbtools.execution.events import Event
 from nbtools.execution.files import explained, write_atomically
 from nbtools.execution.lock import exclusive
@@ -84,7 +86,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         _prepare(home)
     owner = {"run": run_id, "command": " ".join(["nbtools run", *targets])}
     with (
-        exclusive(home.state / "run.lock", owner, note),
+        _alone(home, owner, note),
         open_for(home.root, overrides, writable=True) as opened,
     ):
         _remove_leftovers(home)
@@ -127,6 +129,20 @@ def run(  # noqa: PLR0913 - each is an option of the command
         if tracker:
             tracker.close(stop.asked_again())
         return outcome
+
+
+@contextmanager
+def _alone(home: Project, owner: dict[str, Any], note: Callable[[str], None]) -> Iterator[None]:
+    """Hold the project's lock for the block; a state that cannot be read is set aside, and a new one begun."""
+    with exclusive(home.state / "run.lock", owner, note):
+        with explained("nbtools cannot write to the project"):
+            aside = set_aside_if_damaged(home.database)
+        if aside:
+            note(
+                f"the project's state was damaged, and is now {home.relative(aside)}: stages run again, "
+                "and the history begins anew"
+            )
+        yield
 
 
 def _nursery(workspace: Workspace, made: Plan) -> Nursery:

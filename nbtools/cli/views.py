@@ -238,7 +238,8 @@ def store_text(report: StoreReport) -> str:
     lines = []
     for finding in report.findings:
         what = "; ".join(finding.needed_by[:3]) + (" …" if len(finding.needed_by) > 3 else "")
-        lines.append(f"{finding.state}  {finding.digest[:12]}  {what or 'belongs to no result'}")
+        name = f"{finding.digest[:12]}  " if finding.digest else ""
+        lines.append(f"{finding.state}  {name}{what or 'belongs to no result'}")
         if finding.mended:
             lines.append(f"  mended: {finding.mended} holds the same bytes")
         elif finding.rebuilt_by:

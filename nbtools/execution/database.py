@@ -7,11 +7,14 @@ without it the next run starts afresh.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +105,11 @@ class Database:
             row = self._connection.execute(query, (stage,)).fetchone()
         return _completion(row[0]) if row else None
 
-    def completions(self) -> tuple[dict[str, Completion], dict[str, Completion]]:
+    def completions(self) -> tuple[Decoded, Decoded]:
         """Return the newest completion of each fingerprint, and the one in use for each stage.
 
-        Records are decoded only when they are asked for: a project may hold many thousands.
+        Records are decoded only when they are asked for: a project may hold many thousands. One that is
+        damaged counts as none: its stage is not done.
         """
         with self._explained(), self._lock:
             rows = self._connection.execute(
@@ -113,15 +117,26 @@ class Database:
             ).fetchall()
             used = self._connection.execute("SELECT stage, completion FROM current").fetchall()
         by_number = {number: record for number, _, record in rows}
-        newest = _Decoded({fingerprint: record for _, fingerprint, record in rows})
-        latest = _Decoded({stage: by_number[number] for stage, number in used if number in by_number})
+        newest = Decoded({fingerprint: record for _, fingerprint, record in rows})
+        latest = Decoded({stage: by_number[number] for stage, number in used if number in by_number})
         return newest, latest
 
     def results(self) -> dict[int, Completion]:
-        """Return every completion by its number, oldest first."""
+        """Return every completion by its number, oldest first; damaged records are passed over."""
         with self._explained(), self._lock:
             rows = self._connection.execute("SELECT id, record FROM completion ORDER BY id").fetchall()
-        return {number: _completion(record) for number, record in rows}
+        found = ((number, _completion(record)) for number, record in rows)
+        return {number: completion for number, completion in found if completion is not None}
+
+    def forget_damaged(self) -> list[str]:
+        """Remove the records that cannot be read, and return the stage of each: it is not done."""
+        with self._transaction(durable=True) as run:
+            rows = run("SELECT id, stage, record FROM completion ORDER BY id").fetchall()
+            damaged = [(number, stage) for number, stage, record in rows if _completion(record) is None]
+            for number, _ in damaged:
+                run("DELETE FROM completion WHERE id = ?", (number,))
+                run("DELETE FROM current WHERE completion = ?", (number,))
+        return [str(stage) for _, stage in damaged]
 
     def numbers_in_use(self) -> set[int]:
         """Return the numbers of the stages' present results."""
@@ -193,9 +208,10 @@ class Database:
         )
 
     def facts(self) -> dict[str, str]:
-        """Return every text that was kept, by key."""
+        """Return every JSON text that was kept, by key; one that is damaged is found out anew."""
         with self._explained(), self._lock:
-            return dict(self._connection.execute("SELECT key, value FROM fact").fetchall())
+            query = "SELECT key, value FROM fact WHERE json_valid(value)"
+            return dict(self._connection.execute(query).fetchall())
 
     def keep(self, memo: Memo, facts: Mapping[str, str]) -> None:
         """Remember what ``memo`` found anew, and texts by key; what was there before is replaced."""
@@ -241,36 +257,68 @@ class Database:
         except sqlite3.Error as error:
             message = str(error)
             fix = "check the disk's free space and the permissions of .nbtools"
-            if "malformed" in message or "not a database" in message:
+            if _is_damage(error):
                 fix = "delete .nbtools/state.db: the next run starts afresh, nothing of yours is lost"
             raise OperationError.of(
                 f"the project's state: {message}", where=str(self._path), fix=fix
             ) from error
 
 
-class _Decoded(dict[str, Completion]):
+def set_aside_if_damaged(path: Path) -> Path | None:
+    """Move a state that SQLite cannot read out of the way, so that a new one is begun.
+
+    Nobody may be running. All pages are read, which takes about a millisecond for each megabyte.
+
+    Returns
+    -------
+    Where it lies now; None if nothing is wrong with it, or there is none.
+    """
+    if not path.exists() or not _is_damaged(path):
+        return None
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    for ending in ("-wal", "-shm", ""):  # the file itself last: whoever is killed before does all of it again
+        with suppress(FileNotFoundError):
+            os.replace(f"{path}{ending}", f"{aside}{ending}")
+    return aside
+
+
+def _is_damaged(path: Path) -> bool:
+    try:
+        with closing(_open(str(path), uri=False)) as connection:
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
+    except sqlite3.Error as error:
+        return _is_damage(error)
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether an error means damage; an error of the disk, or a lock, does not."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # what stands above says it more exactly
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class Decoded:
     """Completions by key that are decoded on first use."""
 
     def __init__(self, records: dict[str, str]) -> None:
-        super().__init__()
         self._records = records
+        self._decoded: dict[str, Completion | None] = {}
 
-    def __missing__(self, key: str) -> Completion:
-        self[key] = completion = _completion(self._records[key])
-        return completion
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self._records or super().__contains__(key) else default
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._records or super().__contains__(key)
+    def get(self, key: str) -> Completion | None:
+        """Return the completion of ``key``; None if there is none that can be read."""
+        if key not in self._decoded:
+            self._decoded[key] = _completion(self._records[key]) if key in self._records else None
+        return self._decoded[key]
 
 
-def _completion(text: str) -> Completion:
-    record = json.loads(text)
-    record["ingredients"] = from_record(record["ingredients"])
-    record["changed_inputs"] = tuple(record.get("changed_inputs", ()))
-    return Completion(**{name: record[name] for name in Completion.__slots__ if name in record})
+def _completion(text: str) -> Completion | None:
+    try:
+        record = json.loads(text)
+        record["ingredients"] = from_record(record["ingredients"])
+        record["changed_inputs"] = tuple(record.get("changed_inputs", ()))
+        completion = Completion(**{name: record[name] for name in Completion.__slots__ if name in record})
+        return completion if isinstance(completion.outputs, dict) else None
+    except (ValueError, TypeError, KeyError):
+        return None  # damaged
 
 
 def _decode(body: str) -> Event | None:
@@ -301,4 +349,7 @@ def _connect(path: Path, writable: bool) -> sqlite3.Connection:
 
 
 def _open(address: str, *, uri: bool) -> sqlite3.Connection:
-    return sqlite3.connect(address, uri=uri, timeout=30, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(address, uri=uri, timeout=30, isolation_level=None, check_same_thread=False)
+    # A damaged text must not make the rest unreadable.
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+    return connection

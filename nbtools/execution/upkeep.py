@@ -19,13 +19,15 @@ from nbtools.project import Project
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An object of the store that is not what it should be.
+    """An object of the store, or a record of a result, that is not what it should be.
 
     Parameters
     ----------
+    digest
+        Names the object; empty for a record.
     state
         ``damaged``: its bytes are not those of its name; it was set aside. ``missing``: a result that is in
-        use names it.
+        use names it. ``unreadable``: it is a record that was damaged; it was removed.
     mended
         Where the right bytes were found, relative to the project; empty if nowhere.
     needed_by
@@ -75,6 +77,7 @@ def check(project: Project, database: Database, variants: Mapping[str, Variant])
         Those of pipelines.yaml, by key.
     """
     store = Store(project.store)
+    records = _damaged_records(database, variants)
     results = database.results()
     in_use = database.numbers_in_use()
     states: dict[str, str] = {}
@@ -103,7 +106,7 @@ def check(project: Project, database: Database, variants: Mapping[str, Variant])
                 makers,
             )
         )
-    return StoreReport(objects, size_bytes, tuple(findings))
+    return StoreReport(objects, size_bytes, (*records, *findings))
 
 
 def free(project: Project, database: Database, since: float, *, dry_run: bool) -> Freed:
@@ -132,6 +135,18 @@ def free(project: Project, database: Database, since: float, *, dry_run: bool) -
         kept_bytes=sum(sizes[digest] for digest in objects - rubbish),
         results=len(results) - len(kept),
     )
+
+
+def _damaged_records(database: Database, variants: Mapping[str, Variant]) -> list[Finding]:
+    return [
+        Finding(
+            "",
+            "unreadable",
+            needed_by=(f"{stage}: record of a result",),
+            rebuilt_by=(stage,) if stage in variants else (),
+        )
+        for stage in database.forget_damaged()
+    ]
 
 
 def _needed(store: Store, results: list[Completion], *, strict: bool = False) -> set[str]:

@@ -6,6 +6,7 @@ import os
 import shlex
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,53 @@ def test_damaged_event_of_the_journal_is_passed_over(tmp_path: Path, rubbish: st
         assert done.returncode == 0, (words, done.stderr)
     assert project.run().status == "passed"
     assert nbtools.api.show(project=tmp_path).stages["work.only"].status == "up to date"
+
+
+@pytest.mark.parametrize("rubbish", ["{bad", "{}", "null"])
+def test_stage_whose_record_is_damaged_is_not_done_and_fsck_says_so(tmp_path: Path, rubbish: str) -> None:
+    project = one_stage(tmp_path)
+    assert project.run().status == "passed"
+    connection = sqlite3.connect(tmp_path / ".nbtools/state.db")
+    with connection:
+        connection.execute("UPDATE completion SET record = ?", (rubbish,))
+    connection.close()
+
+    for words in (("status",), ("plan",), ("gc",), ("why", "only"), ("sync",)):
+        done = project.command(*words)
+        assert done.returncode == 0, (words, done.stderr)
+    found = project.command("fsck")
+    assert found.returncode == 1
+    assert "unreadable  work.only: record of a result\n  work.only makes it again" in found.stdout
+    assert project.command("fsck").returncode == 0
+    assert project.statuses(project.run()) == {"work.only": "finished"}
+    assert project.statuses(project.run()) == {"work.only": "up to date"}
+
+
+def _truncated(path: Path) -> None:
+    with open(path, "r+b") as stream:
+        stream.truncate(path.stat().st_size // 2)
+
+
+def _garbled(path: Path) -> None:
+    path.write_bytes(os.urandom(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [_truncated, _garbled])
+def test_run_sets_a_damaged_state_aside_and_begins_afresh(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    project = one_stage(tmp_path)
+    assert project.run().status == "passed"
+    damage(tmp_path / ".nbtools/state.db")
+    told = project.command("status")
+    assert (told.returncode, "delete .nbtools/state.db" in told.stderr) == (1, True)
+
+    done = project.command("run", "--no-tracking")
+
+    assert done.returncode == 0, done.stderr
+    assert "the project's state was damaged, and is now .nbtools/state.db.damaged-" in done.stderr
+    assert project.text("result.txt") == "done"
+    assert project.command("status").returncode == 0
 
 
 def test_write_ahead_log_that_lost_its_tail_loses_only_the_tail(driver: Driver, short_tmp: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nbtools.errors import OperationError
-from nbtools.execution.database import Database
+from nbtools.execution.database import Database, Decoded, set_aside_if_damaged
 from nbtools.execution.digest import Memo
 from nbtools.execution.events import (
     Event,
@@ -34,6 +35,11 @@ def _completion(fingerprint: str = "ff", stage: str = "p.a", **more: object) -> 
     return replace(Completion(stage, fingerprint, ingredients, {"model": "dd"}), **more)  # type: ignore[arg-type]
 
 
+def _fingerprint(latest: Decoded) -> str:
+    completion = latest.get("p.a")
+    return completion.fingerprint if completion else ""
+
+
 # Records
 
 
@@ -44,8 +50,6 @@ def test_a_record_is_there_once_it_is_committed_and_for_the_next_command_too(tmp
     assert newest.get("ff") == completion
     assert latest.get("p.a") == completion
     assert newest.get("other") is None
-    assert "ff" in newest
-    assert "other" not in latest
 
 
 def test_an_attempt_is_committed_once(tmp_path: Path) -> None:
@@ -55,25 +59,25 @@ def test_an_attempt_is_committed_once(tmp_path: Path) -> None:
         database.commit(_completion("other"), "attempt 1")
     newest, latest = database.completions()
     assert newest.get("other") is None
-    assert latest["p.a"].fingerprint == "ff"
+    assert _fingerprint(latest) == "ff"
 
 
 def test_the_newest_record_of_a_fingerprint_counts(tmp_path: Path) -> None:
     database = _open(tmp_path)
     database.commit(_completion(run="one"), "1")
     database.commit(_completion(run="two"), "2")
-    assert database.completions()[0]["ff"].run == "two"
+    assert database.completions()[0].get("ff") == _completion(run="two")
 
 
 def test_the_latest_of_a_stage_is_what_was_committed_or_used_last(tmp_path: Path) -> None:
     database = _open(tmp_path)
     database.commit(_completion("one"), "1")
     database.commit(_completion("two"), "2")
-    assert database.completions()[1]["p.a"].fingerprint == "two"
+    assert _fingerprint(database.completions()[1]) == "two"
     database.use("p.a", "one")
-    assert database.completions()[1]["p.a"].fingerprint == "one"
+    assert _fingerprint(database.completions()[1]) == "one"
     database.use("p.a", "never seen")
-    assert database.completions()[1]["p.a"].fingerprint == "one"
+    assert _fingerprint(database.completions()[1]) == "one"
 
 
 def test_threads_commit_side_by_side(tmp_path: Path) -> None:
@@ -83,7 +87,24 @@ def test_threads_commit_side_by_side(tmp_path: Path) -> None:
             threads.submit(database.commit, _completion(f"f{n}", f"p.s{n}"), str(n)) for n in range(16)
         ]:
             future.result()
-    assert len([n for n in range(16) if f"f{n}" in database.completions()[0]]) == 16
+    assert len(database.results()) == 16
+
+
+@pytest.mark.parametrize("rubbish", ["{bad", "", "{}", "[]", "null", '{"ingredients": 1}', b"\xff\xfe{}"])
+def test_a_damaged_record_counts_as_none_and_is_forgotten_on_request(
+    tmp_path: Path, rubbish: str | bytes
+) -> None:
+    database = _open(tmp_path)
+    database.commit(_completion("one"), "1")
+    database.commit(_completion("two", "p.b"), "2")
+    with sqlite3.connect(tmp_path / ".nbtools/state.db") as connection:
+        connection.execute("UPDATE completion SET record = ? WHERE fingerprint = 'one'", (rubbish,))
+
+    assert (database.completions()[0].get("one"), database.in_use("p.a")) == (None, None)
+    assert [item.fingerprint for item in database.results().values()] == ["two"]
+    assert (database.forget_damaged(), database.forget_damaged()) == (["p.a"], [])
+    assert database.numbers_in_use() == {2}
+    assert database.completions()[0].get("two") == _completion("two", "p.b")
 
 
 # The journal
@@ -182,6 +203,47 @@ def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path, writable: bool)
     with pytest.raises(OperationError, match="not a database") as caught:
         _open(tmp_path, writable=writable)
     assert "delete .nbtools/state.db" in caught.value.problems[0].fix
+
+
+def _truncated(path: Path) -> None:
+    with open(path, "r+b") as stream:
+        stream.truncate(path.stat().st_size // 2)
+
+
+def _garbled(path: Path) -> None:
+    path.write_bytes(b"no database " * 1000)
+
+
+@pytest.mark.parametrize("damage", [_truncated, _garbled])
+def test_a_damaged_file_is_set_aside_with_its_log(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    database = _open(tmp_path)
+    database.commit(_completion(), "1")
+    database.close()
+    path = tmp_path / ".nbtools/state.db"
+    damage(path)
+    path.with_name("state.db-wal").write_bytes(b"no log")
+    aside = set_aside_if_damaged(path)
+    assert aside is not None
+    assert aside.name.startswith("state.db.damaged-")
+    assert not path.exists()
+    assert not path.with_name("state.db-wal").exists()
+    assert _open(tmp_path).results() == {}
+
+
+def test_a_sound_file_and_one_that_is_only_locked_stay(tmp_path: Path) -> None:
+    database = _open(tmp_path)
+    database.commit(_completion(), "1")
+    with database._transaction():
+        assert set_aside_if_damaged(tmp_path / ".nbtools/state.db") is None
+    assert set_aside_if_damaged(tmp_path / "none") is None
+    assert len(database.results()) == 1
+
+
+def test_a_damaged_text_is_found_out_anew(tmp_path: Path) -> None:
+    _open(tmp_path).keep(Memo(), {"one": "1", "two": "2"})
+    with sqlite3.connect(tmp_path / ".nbtools/state.db") as connection:
+        connection.execute("UPDATE fact SET value = CAST(x'ff7b' AS TEXT) WHERE key = 'two'")
+    assert _open(tmp_path, writable=False).facts() == {"one": "1"}
 
 
 @pytest.mark.parametrize("writable", [True, False])
