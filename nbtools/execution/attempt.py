@@ -23,7 +23,7 @@ from nbtools.execution.events import (
     StageStarted,
     StageTracked,
 )
-from nbtools.execution.files import foreign_link, operation_error, write_atomically
+from nbtools.execution.files import operation_error, unfit, write_atomically
 from nbtools.execution.kept import KeptKernel, connection_file, make_room, record, start_of
 from nbtools.execution.kernel_watch import KernelWatch
 from nbtools.execution.kernels.processes import RunningKernel
@@ -410,9 +410,10 @@ class Attempt:
                 message = f"the notebook ran to its end but did not write the dataset {output.dataset!r}"
                 fix = f"write it to the path in the variable {output.variable!r}, not to a path written in the code"
                 raise Failed(Failure("output missing", message, fix=fix))
-            if link := foreign_link(staged):
-                message = f"the dataset {output.dataset!r} is, or holds, a link to {link}"
-                raise Failed(Failure("output", message, fix="write the data themselves"))
+            if what := unfit(staged):
+                message = f"the dataset {output.dataset!r} is, or holds, {what}"
+                fix = "write the data themselves; links may only lead, by relative paths, to what is in the same folder"
+                raise Failed(Failure("output", message, fix=fix))
             schema = self.workspace.spec.datasets[output.dataset].schema
             if schema is not None and (found := self.around.contracts.violations(staged, schema)):
                 raise Failed(_contract_failure(output.dataset, output.path, str(schema), found))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import json
 import os
 import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 #: Ends the digest of a folder; what stands before it is the digest of its listing.
 TREE = ".tree"
@@ -20,12 +22,27 @@ _CLOCK_GRANULARITY_NS = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file in a folder: POSIX path within it, mode (``f`` or ``x``; ``d`` for an empty folder), size, digest."""
+    """Something in a folder.
+
+    Parameters
+    ----------
+    path
+        POSIX path within the folder.
+    mode
+        ``f`` for a file, ``x`` for one that may be executed, ``d`` for an empty folder, ``l`` for a link.
+    digest
+        Of a file's bytes; of a link where it leads to.
+    """
 
     path: str
     mode: str
     size_bytes: int
     digest: str
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it has bytes."""
+        return self.mode in ("f", "x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,46 @@ def tree_listing(entries: list[Entry]) -> bytes:
 def read_listing(listing: bytes) -> list[Entry]:
     """Return the entries of a listing."""
     return [Entry(*row) for row in json.loads(listing)]
+
+
+def listed(folder: Path | str, prefix: str = "") -> Iterator[tuple[str, str, os.stat_result]]:
+    """Yield path, mode and status of what lies in ``folder``, at any depth, as of ``Entry``.
+
+    Links are links if they lead to folders, or stay in ``folder``; else they are the files that they lead to.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be read.
+    """
+    with os.scandir(folder) as found:
+        items = sorted(found, key=lambda item: item.name)
+    for item in items:
+        path = prefix + item.name
+        # Of a link that stays inside, what it leads to is listed anyway.
+        if item.is_symlink() and (item.is_dir() or stays_inside(path, os.readlink(item.path))):
+            yield path, "l", item.stat(follow_symlinks=False)
+        elif item.is_dir():
+            yield from listed(item.path, path + "/")
+        else:
+            status = item.stat()
+            yield path, "x" if status.st_mode & stat.S_IXUSR else "f", status
+    if not items and prefix:
+        yield prefix.rstrip("/"), "d", os.stat(folder)
+
+
+def stays_inside(path: str, target: str) -> bool:
+    """Tell whether a link at ``path`` in a folder leads to somewhere in it, wherever the folder lies.
+
+    ``..`` may only stand at the beginning: what stands before it later could be a link itself.
+
+    >>> stays_inside("a/link", "../b/c"), stays_inside("link", "../b"), stays_inside("link", "/b")
+    (True, False, False)
+    """
+    parts = PurePosixPath(target).parts
+    up = len(list(itertools.takewhile("..".__eq__, parts)))
+    inside = up < len(PurePosixPath(path).parts) and ".." not in parts[up:]
+    return inside and not PurePosixPath(target).is_absolute()
 
 
 class Memo:
@@ -86,22 +143,26 @@ class Memo:
         return Measured(self.file(path, status), status.st_size)
 
     def entries(self, folder: Path) -> Iterator[Entry]:
-        """Yield what lies in ``folder``, at any depth; links are followed to files only."""
-        for place, names, files in os.walk(folder):
-            names.sort()
-            base = Path(place)
-            relative = base.relative_to(folder).as_posix()
-            prefix = "" if relative == "." else relative + "/"
-            if not names and not files and prefix:
-                yield Entry(prefix.rstrip("/"), "d", 0, "")
-            for name in sorted(files):
-                path = base / name
-                status = os.stat(path)
-                mode = "x" if status.st_mode & stat.S_IXUSR else "f"
-                yield Entry(prefix + name, mode, status.st_size, self.file(path, status))
+        """Yield what lies in ``folder``, at any depth."""
+        for path, mode, status in listed(folder):
+            place = folder / path
+            if mode == "l":
+                yield Entry(path, mode, 0, os.readlink(place))
+            elif mode == "d":
+                yield Entry(path, mode, 0, "")
+            else:
+                yield Entry(path, mode, status.st_size, self.file(place, status))
 
     def file(self, path: Path, status: os.stat_result) -> str:
-        """Return the digest of a file, reading it only if it may have changed."""
+        """Return the digest of a file, reading it only if it may have changed.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read; opening what is no file of bytes could take for ever.
+        """
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is neither a file nor a folder", str(path))
         key = str(path)
         signature = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         known = self.fresh.get(key) or self._known.get(key)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nbtools.errors import OperationError
+from nbtools.execution.digest import stays_inside
+
+_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -40,13 +44,20 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def foreign_link(path: Path) -> str:
-    """Return where a link leads to that is at ``path``, or below it, and leads out of it; else an empty text."""
-    inside = path.resolve()
-    places = [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())]
+def unfit(path: Path) -> str:
+    """Return what at ``path``, or below it, could not be brought back from its bytes, in words; else an empty text."""
+    places = [path]
+    if path.is_dir() and not path.is_symlink():
+        for folder, names, files in os.walk(path):
+            places += [Path(folder, name) for name in (*names, *files)]
     for place in places:
-        if place.is_symlink() and (place == path or not place.resolve().is_relative_to(inside)):
-            return str(os.readlink(place))
+        mode = place.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            target = os.readlink(place)
+            if place == path or not stays_inside(place.relative_to(path).as_posix(), target):
+                return f"a link to {target}"
+        elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return f"{_KINDS.get(stat.S_IFMT(mode), 'a device')} ({place.name})"
     return ""
 
 

@@ -11,7 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nbtools.errors import DataError
-from nbtools.execution.digest import TREE, Entry, Measured, Memo, file_digest, read_listing, tree_listing
+from nbtools.execution.digest import (
+    TREE,
+    Entry,
+    Measured,
+    Memo,
+    file_digest,
+    listed,
+    read_listing,
+    stays_inside,
+    tree_listing,
+)
 from nbtools.execution.files import sync_folder, write_atomically
 
 _CHUNK_BYTES = 1 << 20
@@ -42,7 +52,7 @@ class Store:
             entries = read_listing(self.path(digest).read_bytes())
         except (OSError, ValueError):
             return False
-        return all(self.path(entry.digest).is_file() for entry in entries if entry.mode != "d")
+        return all(self.path(entry.digest).is_file() for entry in entries if entry.is_file)
 
     def add(self, source: Path) -> Measured:
         """Copy a file or folder into the store and return its digest and size.
@@ -51,23 +61,20 @@ class Store:
         ------
         OSError
             If it cannot be read or written.
+        DataError
+            If it holds a link to a folder elsewhere.
         """
         if not source.is_dir():
             digest = self._add_file(source)
             return Measured(digest, source.stat().st_size)
         entries = []
-        for place, _, files in os.walk(source):
-            base = Path(place)
-            relative = base.relative_to(source)
-            if not any(base.iterdir()) and base != source:
-                entries.append(Entry(relative.as_posix(), "d", 0, ""))
-            for name in files:
-                path = base / name
-                status = path.stat()
-                mode = "x" if status.st_mode & 0o100 else "f"
-                entries.append(
-                    Entry((relative / name).as_posix(), mode, status.st_size, self._add_file(path))
-                )
+        for path, mode, status in listed(source):
+            if mode == "l":
+                entries.append(Entry(path, mode, 0, _kept_inside(path, os.readlink(source / path))))
+            elif mode == "d":
+                entries.append(Entry(path, mode, 0, ""))
+            else:
+                entries.append(Entry(path, mode, status.st_size, self._add_file(source / path)))
         listing = tree_listing(entries)
         digest = hashlib.sha256(listing).hexdigest() + TREE
         if not self.path(digest).exists():
@@ -110,7 +117,7 @@ class Store:
         yield digest
         if digest.endswith(TREE):
             for entry in read_listing(self.read(digest)):
-                if entry.mode != "d":
+                if entry.is_file:
                     yield entry.digest
 
     def set_aside(self, digest: str) -> None:
@@ -174,15 +181,22 @@ class Store:
             self._extract_file(digest, destination)
             return
         destination.mkdir()
-        for entry in read_listing(self.read(digest)):
+        entries = read_listing(self.read(digest))
+        links = [entry for entry in entries if entry.mode == "l"]
+        for entry in entries:
             path = _inside(destination, entry.path)
             if entry.mode == "d":
                 path.mkdir(parents=True, exist_ok=True)
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._extract_file(entry.digest, path)
+            elif entry.is_file:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._extract_file(entry.digest, path)
             if entry.mode == "x":
                 path.chmod(path.stat().st_mode | 0o111)
+        # Links come last, the deepest first: nothing is made through one.
+        for entry in sorted(links, key=lambda link: link.path, reverse=True):
+            path = _inside(destination, entry.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(_kept_inside(entry.path, entry.digest))
 
     def _add_file(self, source: Path) -> str:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -251,3 +265,16 @@ def _inside(folder: Path, relative: str) -> Path:
     if ".." in Path(relative).parts or Path(relative).is_absolute():
         raise DataError.of(f"a stored folder lists {relative!r}, which leads out of it")
     return path
+
+
+def _kept_inside(path: str, target: str) -> str:
+    """Return where a link leads to.
+
+    Raises
+    ------
+    DataError
+        If that is not in the folder that the link is in.
+    """
+    if not stays_inside(path, target):
+        raise DataError.of(f"the link {path!r} in a folder leads out of it", where=target)
+    return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.parse
@@ -485,3 +486,48 @@ def test_working_directory_and_modules_of_a_stage(tmp_path: Path) -> None:
     assert project.run().status == "passed"
     assert Path.cwd() == before
     assert project.text("result.txt") == "done"
+
+
+OUTPUT_THAT_IS_NONE = {
+    "a named pipe": ("os.mkfifo(result)", "a named pipe (result.txt)"),
+    "a socket": (
+        "import socket; os.chdir(os.path.dirname(result)); socket.socket(socket.AF_UNIX).bind('result.txt')",
+        "a socket (result.txt)",
+    ),
+    "a pipe in a folder": (
+        "os.makedirs(result + '/d'); os.mkfifo(result + '/d/pipe')",
+        "a named pipe (pipe)",
+    ),
+    "a device": (
+        "os.mkdir(result); os.mknod(result + '/null', 0o020666, os.makedev(1, 3))",
+        "a device (null)",
+    ),
+    "a link out": ("os.mkdir(result); os.symlink('/etc', result + '/etc')", "a link to /etc"),
+    "a link up": ("os.mkdir(result); os.symlink('../x', result + '/up')", "a link to ../x"),
+}
+
+
+@pytest.mark.parametrize("case", OUTPUT_THAT_IS_NONE)
+def test_output_that_is_no_file_or_folder_of_files_is_refused_by_name(tmp_path: Path, case: str) -> None:
+    code, said = OUTPUT_THAT_IS_NONE[case]
+    if case == "a device" and os.geteuid():
+        pytest.skip("not on this platform: only root makes devices")
+    project = one_stage(tmp_path)
+    project.notebook("only.ipynb", "import os", code, params='result = "result.txt"')
+    failure = project.run().stages["work.only"].failure
+    assert failure is not None
+    assert f"the dataset 'result' is, or holds, {said}" in failure.message
+    assert not os.path.lexists(tmp_path / "result.txt")
+
+
+def test_links_within_an_output_survive_being_restored(tmp_path: Path) -> None:
+    project = one_stage(tmp_path)
+    code = "import os; os.makedirs(result + '/d'); open(result + '/d/f', 'w').write('1'); os.symlink('d', result + '/ld')"
+    project.notebook("only.ipynb", code, params='result = "result.txt"')
+    assert project.run().status == "passed"
+    assert project.actions() == {"work.only": "up to date"}
+    shutil.rmtree(tmp_path / "result.txt")
+    assert project.statuses(project.run()) == {"work.only": "restored"}
+    assert os.readlink(tmp_path / "result.txt/ld") == "d"
+    assert project.text("result.txt/ld/f") == "1"
+    assert project.actions() == {"work.only": "up to date"}

@@ -31,7 +31,27 @@ def _folder(root: Path) -> Path:
     (folder / "deep").mkdir(parents=True)
     (folder / "a.txt").write_text("a")
     (folder / "deep/b.txt").write_text("bb")
+    (folder / "link").symlink_to("a.txt")
+    (folder / "deeper").symlink_to("deep")
     return folder
+
+
+def test_a_link_that_leads_out_counts_as_the_file_that_it_leads_to(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    (tmp_path / "outside").write_text("one")
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("../outside")
+    before = _digest(folder)
+    (tmp_path / "outside").write_text("two")
+    assert _digest(folder) != before
+
+
+def test_what_is_neither_file_nor_folder_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="neither a file nor a folder"):
+        _digest(tmp_path / "pipe")
+    with pytest.raises(OSError, match="neither a file nor a folder"):
+        _digest(tmp_path)
 
 
 def test_a_file_is_measured_by_its_bytes(tmp_path: Path) -> None:
@@ -52,6 +72,17 @@ def _append(folder: Path) -> None:
         stream.write("!")
 
 
+def _retarget(folder: Path) -> None:
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("deep/b.txt")
+
+
+def _copied_in_place_of_a_link(folder: Path) -> None:
+    (folder / "deeper").unlink()
+    (folder / "deeper").mkdir()
+    (folder / "deeper/b.txt").write_text("bb")
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "edited": _append,
     "renamed": lambda folder: (folder / "a.txt").rename(folder / "c.txt"),
@@ -60,6 +91,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "added": lambda folder: (folder / "new").touch(),
     "empty folder added": lambda folder: (folder / "empty").mkdir(),
     "made executable": lambda folder: (folder / "a.txt").chmod(0o755),
+    "link retargeted": _retarget,
+    "link made a folder": _copied_in_place_of_a_link,
     "swapped": lambda folder: [(folder / "a.txt").write_text("bb"), (folder / "deep/b.txt").write_text("a")],
 }
 

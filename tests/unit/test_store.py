@@ -135,6 +135,57 @@ def test_a_listing_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name:
     assert not Path("/tmp/evil-of-nbtools").exists()
 
 
+def test_links_within_a_folder_come_back_as_links(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    _make(folder, {"d": {"f": (b"abc", False)}, "e": {}})
+    for name, target in {"ld": "d", "lf": "d/f", "e/up": "../d/f", "gone": "nowhere"}.items():
+        (folder / name).symlink_to(target)
+    store = _store(tmp_path)
+    found = store.add(folder)
+    assert found == Memo().measure(folder)
+    assert found.size_bytes == 3
+    store.extract(found.digest, tmp_path / "out")
+    links = {str(path.relative_to(tmp_path / "out")): os.readlink(path) for path in _links(tmp_path / "out")}
+    assert links == {"ld": "d", "lf": "d/f", "e/up": "../d/f", "gone": "nowhere"}
+    assert Memo().measure(tmp_path / "out") == found
+    assert sorted(store.parts(found.digest)) == sorted([found.digest, hashlib.sha256(b"abc").hexdigest()])
+
+
+def _links(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_symlink()]
+
+
+def test_a_link_to_a_folder_elsewhere_is_not_stored(tmp_path: Path) -> None:
+    _make(tmp_path / "made", {"d": {}})
+    (tmp_path / "made/out").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="'out' in a folder leads out of it"):
+        _store(tmp_path).add(tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [["evil", "l", 0, "/tmp"]],
+        [["evil", "l", 0, "../x"]],
+        [["d/evil", "l", 0, "../d/../../x"]],
+        [["a", "l", 0, "."], ["a/evil", "l", 0, "../x"]],
+        [["a", "l", 0, "."], ["a/evil", "f", 4, hashlib.sha256(b"evil").hexdigest()]],
+    ],
+)
+def test_a_listing_makes_no_link_that_leads_out_and_follows_none(
+    tmp_path: Path, entries: list[list[object]]
+) -> None:
+    store = _store(tmp_path)
+    store.add_bytes(b"evil")
+    listing = json.dumps(entries).encode()
+    digest = store.add_bytes(listing)
+    store.path(digest).rename(store.path(digest + TREE))
+    with pytest.raises((DataError, FileExistsError)):
+        store.extract(digest + TREE, tmp_path / "out")
+    assert not any(path.resolve() == tmp_path / "x" for path in _links(tmp_path / "out"))
+    assert not (tmp_path / "out/evil").exists()
+
+
 def test_nothing_existing_is_overwritten(tmp_path: Path) -> None:
     store = _store(tmp_path)
     digest = store.add_bytes(b"abc")
