@@ -128,7 +128,7 @@ def execute(
             cwd=str(job.cwd),
             environment=job.environment,
             save_to=job.save_to,
-            mask=job.masking.text,
+            masking=job.masking,
             deadline=None if job.timeout_s is None else time.monotonic() + job.timeout_s,
             timeout_s=job.timeout_s,
             cell_timeout_s=job.cell_timeout_s,
@@ -151,7 +151,7 @@ def execute(
 
 
 def _spill(job: Job, name: str) -> Spill:
-    return Spill(job.printed / name, f"{job.printed_as}/{name}", job.masking.text, job.masking.reach)
+    return Spill(job.printed / name, f"{job.printed_as}/{name}", job.masking)
 
 
 def _run(job: Job, session: Session) -> Failure | None:
@@ -174,7 +174,7 @@ def _run(job: Job, session: Session) -> Failure | None:
         return Failure("system", f"there is no kernel {error.name!r} on this machine")
     except RuntimeError as error:
         if not session.cancelled.is_set():
-            detail = job.masking.text(_tail(job.log))
+            detail = _tail(job.log, job.masking)
             return Failure("system", f"the kernel did not start: {error}", traceback=detail)
         session.verdict.kind, session.verdict.message = "cancelled", "the run was cancelled"
     if session.verdict.complete and not session.verdict.kind:
@@ -187,7 +187,7 @@ def _failure(job: Job, verdict: Verdict) -> Failure:
     traceback = mask(plain("\n".join(verdict.traceback)))
     line = _failing_line(traceback, verdict.execution_count)
     source = next((cell.source for cell in code_cells(job.text) if cell.number == verdict.cell), "")
-    if verdict.kind == "kernel died" and (said := mask(_tail(job.log))):
+    if verdict.kind == "kernel died" and (said := _tail(job.log, job.masking)):
         traceback = f"the kernel's last words:\n{said}"
     fix = next((fix for words, fix in _KNOWN.items() if words in verdict.message), "")
     return Failure(
@@ -226,12 +226,14 @@ def _failing_line(traceback: str, execution_count: int | None) -> int:
     return found[0] if found else 0
 
 
-def _tail(path: Path) -> str:
+def _tail(path: Path, masking: Masking) -> str:
     try:
-        text = path.read_bytes()[-_LOG_TAIL:].decode("utf-8", "replace")
+        whole = path.read_bytes()
     except OSError:
         return ""
-    return plain(text).strip()
+    # The character that was cut is left out: what follows may be the end of a secret.
+    text = plain(whole[-_LOG_TAIL:].decode("utf-8", "replace").lstrip("\ufffd"))
+    return masking.text(text, begins_cut=len(whole) > _LOG_TAIL).strip()
 
 
 def _with_final_values(text: str, job: Job) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import os
 import shutil
@@ -285,20 +286,21 @@ def test_later_layers_of_params_win(tmp_path: Path) -> None:
 
 # Secrets
 
-#: Everything that must be escaped somewhere: quotes, a backslash, letters outside ASCII.
-SECRET = "pä\"ss'w\\örd/Ω+7hunter2"
+#: Everything that must be escaped somewhere: quotes, a backslash, marks of HTML, letters outside ASCII.
+SECRET = "pä\"ss'w\\örd</Ω+&7hunter2"
 LEAKS = """
-    import base64, os, sys, urllib.parse
+    import base64, html, os, sys, urllib.parse
     value = os.environ[token]
     print("the secret is", value)
     print(value[:7], end=""); sys.stdout.flush()
     print(value[7:])
     print(value, file=sys.stderr)
+    print(value[:-4], end="", flush=True); print("!", file=sys.stderr, flush=True); print(value[-4:], flush=True)
     print(base64.b64encode(value.encode()).decode())
     print(urllib.parse.quote(value, safe=""))
     print([value], {"key": value})
     from IPython.display import HTML, JSON, display
-    display(JSON({"key": value}), HTML(f"<b>{value}</b>"), value)
+    display(JSON({"key": value}), HTML(f"<b>{value}</b>"), HTML(html.escape(value)), value)
     value
 """
 
@@ -326,7 +328,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> tuple[SmallProject, subpr
     )
     project.notebook(
         "dies.ipynb",
-        "import os\nos.write(2, os.environ[token].encode())\nos._exit(3)",
+        "import os\nos.write(2, os.environ[token].encode() + b'.' * 1996)\nos._exit(3)",
         params="token = ''",
     )
     project.notebook(
@@ -347,8 +349,10 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> tuple[SmallProject, subpr
 
 def forms_of_secret() -> list[bytes]:
     plain = [SECRET, repr(SECRET)[1:-1], json.dumps(SECRET)[1:-1], urllib.parse.quote(SECRET, safe="")]
+    plain += [html.escape(SECRET), html.escape(SECRET, quote=False)]
     plain += [json.dumps(form, ensure_ascii=False)[1:-1] for form in plain]
-    return [form.encode() for form in plain] + [base64.b64encode(SECRET.encode()), b"hunter2"]
+    parts = [b"hunter2", b"7hun", b"ter2"]
+    return [form.encode() for form in plain] + [base64.b64encode(SECRET.encode()), *parts]
 
 
 def test_secret_is_in_no_file_that_nbtools_keeps_and_in_nothing_that_it_prints(

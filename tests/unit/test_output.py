@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nbtools.execution.kernels import output
@@ -101,19 +101,59 @@ def test_nothing_is_written_beside_while_nothing_is_left_out(tmp_path: Path) -> 
     assert not spill.path.exists()
 
 
+SECRET = "hunter2secret"
+
+
 @given(
     st.lists(
-        st.sampled_from(["hunter2secret", "hunter2", "secret", "x", "\n", "hunt", "er2secret", "y" * 50_000]),
+        st.tuples(
+            st.sampled_from(["stdout", "stderr"]),
+            st.sampled_from([SECRET, "hunter2", "secret", "x", "\n", "hunt", "er2secret", "y" * 50_000]),
+        ),
         max_size=30,
     )
 )
-def test_no_secret_is_beside_however_it_is_cut(parts: list[str]) -> None:
-    masking = Masking({"A": "hunter2secret"})
+@example([("stdout", "hunter2"), ("stderr", "secret")])
+@example([("stdout", "hunter2"), ("stderr", "y" * 50_000), ("stdout", "secret")])
+def test_no_secret_is_beside_however_it_is_cut(parts: list[tuple[str, str]]) -> None:
+    masking = Masking({"A": SECRET})
     with tempfile.TemporaryDirectory() as folder:
-        spill = Spill(Path(folder, "s.gz"), "", masking.text, masking.reach)
-        for part in parts:
-            spill.write(part)
+        spill = Spill(Path(folder, "s.gz"), "", masking)
+        for name, text in parts:
+            spill.write(text, name)
         spill.close()
         found = gzip.decompress(spill.path.read_bytes()).decode() if spill.path.exists() else ""
-    assert found == masking.text("".join(parts))
-    assert MASK in found or "hunter2secret" not in "".join(parts)
+    assert SECRET not in found
+    if {name for name, _ in parts} == {"stdout"}:
+        assert found == masking.text("".join(text for _, text in parts))
+
+
+@given(STREAMS, st.integers(0, 200), st.integers(2, 200))
+def test_no_part_of_a_secret_stands_where_text_is_left_out(
+    parts: list[tuple[str, str]], before: int, limit: int
+) -> None:
+    outputs: list[Any] = []
+    kept = CellText(outputs, limit, masking=Masking({"A": SECRET}), overhead=0)
+    for name, text in [("stdout", "a" * before), ("stdout", SECRET), *parts, ("stdout", SECRET)]:
+        kept.add(name, text)
+        kept.fill()
+    kept.close()
+    shown = GAP.sub("|", _kept(outputs)) if kept.dropped else _kept(outputs)
+    assert set(shown) <= set("ab|" + MASK)
+
+
+def test_secret_with_another_stream_in_its_middle_is_masked() -> None:
+    outputs: list[Any] = []
+    kept = CellText(outputs, masking=Masking({"A": SECRET}))
+    for name, text in [("stdout", "<hunter2"), ("stderr", "!"), ("stdout", "secret>")]:
+        kept.add(name, text)
+    kept.close()
+    assert [item.text for item in outputs] == [f"<{MASK}", "!", ">"]
+
+
+def test_error_is_masked_before_it_is_cut() -> None:
+    masking = Masking({"A": SECRET})
+    content = {"evalue": "x" * 9_995 + SECRET, "traceback": ["x" * 99_995 + SECRET, SECRET]}
+    found = output.shortened_error(content, masking)
+    assert "hunt" not in found["evalue"] + found["traceback"][0]
+    assert "more characters" in found["evalue"]

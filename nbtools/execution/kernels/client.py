@@ -98,7 +98,9 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
         elif isinstance(error, CellExecutionError):
             exits = error.ename == "SystemExit"
             verdict.kind = "exit" if exits else "error"
-            verdict.message = bounds.shortened(f"{error.ename}: {error.evalue}".rstrip(": "))
+            verdict.message = bounds.shortened(
+                f"{error.ename}: {error.evalue}".rstrip(": "), self.session.masking
+            )
             if exits:
                 verdict.code = error.evalue
                 verdict.message += "; a stage must run to its end, so the cells after it did not run"
@@ -127,7 +129,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
         """Return a message that a notebook can take in; None if the last output stands for it already."""
         kind, content = msg["msg_type"], msg["content"]
         if kind == "error":
-            return {**msg, "content": bounds.shortened_error(content)}
+            return {**msg, "content": bounds.shortened_error(content, self.session.masking)}
         if kind not in (*_SHOWN, "update_display_data"):
             return msg
         size = content["left_out"][1] if "left_out" in content else bounds.characters(content)
@@ -161,7 +163,7 @@ class StageClient(PapermillNotebookClient):  # type: ignore[misc]
             room = bounds.NOTEBOOK_CHARACTERS - self._kept - self._displayed
             limit = max(bounds.LEAST_CHARACTERS, min(bounds.KEPT_CHARACTERS, room))
             spill = self.session.spill(self._number) if self.session.spill else None
-            self._text = CellText(outs, limit, spill)
+            self._text = CellText(outs, limit, spill, self.session.masking)
         self._text.add(msg["content"]["name"], msg["content"]["text"])
         if gone := self._text.empty_outputs():
             for places in self._display_id_map.values():

@@ -59,7 +59,7 @@ class Progress(NotebookExecutionManager):  # type: ignore[misc]
     def save_now(self) -> None:
         """Save the notebook, secrets masked, so that readers never see half of it."""
         path = self.session.save_to or (Path(self.output_path) if self.output_path else None)
-        self.session.text = self.session.mask(nbformat.writes(self.nb))
+        self.session.text = self.session.masking.text(nbformat.writes(self.nb))
         if path is not None:
             write_atomically(path, self.session.text.encode("utf-8", "backslashreplace"), durable=False)
         self._saved_at = time.monotonic()

@@ -10,13 +10,14 @@ import bisect
 import gzip
 import json
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import nbformat
+
+from nbtools.execution.masking import NO_SECRETS, Masking
 
 #: How much text of a cell is kept, in characters; half from its beginning, half from its end.
 KEPT_CHARACTERS = 1_000_000
@@ -43,37 +44,50 @@ class Spill:
         Of the file; it is made when something is written.
     shown
         What readers of the notebook are told of where it will be.
-    mask
+    masking
         Applied to the text.
-    reach
-        The longest text that ``mask`` replaces, in characters.
     """
 
-    def __init__(self, path: Path, shown: str, mask: Callable[[str], str] = str, reach: int = 0) -> None:
+    def __init__(self, path: Path, shown: str, masking: Masking = NO_SECRETS) -> None:
         self.path = path
         self.shown = shown
-        self._mask = mask
-        self._reach = reach
-        self._pending = ""
+        self._masking = masking
+        self._pending: list[tuple[str, str]] = []
+        self._size = 0
         self._stream: gzip.GzipFile | None = None
 
-    def write(self, text: str) -> None:
-        """Append ``text``; a full disk loses it, which the bounded text does not."""
-        self._pending += text
-        if len(self._pending) > _HELD_BACK + self._reach:
-            masked = self._mask(self._pending)
+    def write(self, text: str, name: str = "stdout") -> None:
+        """Append ``text`` of the stream ``name``; a full disk loses it, which the bounded text does not."""
+        self._pending.append((name, text))
+        self._size += len(text)
+        if self._size > _HELD_BACK + self._masking.reach:
             # The beginning of a secret whose end is still to come must not get out.
-            cut = len(masked) - self._reach
-            self._put(masked[:cut])
-            self._pending = masked[cut:]
+            self._put_all_but(self._masking.reach)
 
     def close(self) -> None:
         """Write what was held back."""
-        self._put(self._mask(self._pending))
-        self._pending = ""
+        self._put_all_but(0)
         if self._stream:
             with suppress(OSError):
                 self._stream.close()
+
+    def _put_all_but(self, held_back: int) -> None:
+        masked = self._masking.pieces(self._pending)
+        masked = self._masking.pieces([("both", text) for text in masked])  # one of both streams together
+        self._size = sum(map(len, masked))
+        ready = []
+        for number, text in enumerate(masked):
+            part = text[: max(0, self._size - held_back)]
+            ready.append(part)
+            self._size -= len(part)
+            if len(part) < len(text):
+                rest = zip(self._pending[number + 1 :], masked[number + 1 :], strict=True)
+                self._pending = [(self._pending[number][0], text[len(part) :])]
+                self._pending += [(name, later) for (name, _), later in rest]
+                break
+        else:
+            self._pending = []
+        self._put("".join(ready))
 
     def _put(self, text: str) -> None:
         with suppress(OSError):
@@ -107,6 +121,8 @@ class CellText:
         How many characters are kept.
     spill
         Takes the whole text once something has been left out of the notebook.
+    masking
+        Applied to the text; afterwards, half a secret could stand where the text was cut.
     overhead
         What another output costs beside its text, in characters.
     """
@@ -116,6 +132,7 @@ class CellText:
         outputs: list[Any],
         limit: int = KEPT_CHARACTERS,
         spill: Spill | None = None,
+        masking: Masking = NO_SECRETS,
         overhead: int = _OVERHEAD,
     ) -> None:
         self._overhead = overhead
@@ -128,6 +145,7 @@ class CellText:
         self._tail_size = 0
         self._empty = 0
         self._spill = spill
+        self._masking = masking
         self._marked: _Segment | None = None
         self.dropped = 0
 
@@ -136,7 +154,7 @@ class CellText:
         segment = self._segment(name)
         segment.changed = True
         if self.dropped and self._spill:
-            self._spill.write(text)
+            self._spill.write(text, name)
         room = self._half - self._head_size
         if room > 0:
             segment.head.append(text[:room])
@@ -168,7 +186,7 @@ class CellText:
         """Leave out the oldest parts of the end."""
         if not self.dropped and self._spill:
             for segment in self._segments:
-                self._spill.write(segment.text(""))
+                self._spill.write(segment.text(""), segment.output.name)
         while self._tail_size > self._half and self._tail:
             segment, excess = self._tail[0], self._tail_size - self._half
             segment.changed = True
@@ -206,10 +224,29 @@ class CellText:
                 if item is not None:
                     item.changed = True
             self._marked = marked
+        if self._masking.reach and self._segments:
+            self._fill_masked(marked)
+            return
         for item in self._segments:
             if item.changed or item is marked:
                 item.output.text = item.text(self._gap(item) if item is marked else "")
                 item.changed = False
+
+    def _fill_masked(self, marked: _Segment | None) -> None:
+        """Write all texts anew: a secret may stand in pieces, with another stream in between."""
+        names = [item.output.name for item in self._segments]
+        heads, tails = (
+            ["".join(parts) for parts in ends]
+            for ends in zip(*((item.head, item.tail) for item in self._segments), strict=True)
+        )
+        if self.dropped:
+            heads = self._masking.pieces(list(zip(names, heads, strict=True)), ends_cut=True)
+            tails = self._masking.pieces(list(zip(names, tails, strict=True)), begins_cut=True)
+        else:
+            whole = map("".join, zip(heads, tails, strict=True))
+            heads, tails = self._masking.pieces(list(zip(names, whole, strict=True))), [""] * len(names)
+        for item, head, tail in zip(self._segments, heads, tails, strict=True):
+            item.output.text = head + (self._gap(item) if item is marked else "") + tail
 
     def _gap(self, item: _Segment) -> str:
         where = f"; the whole is in {self._spill.shown}" if self._spill else ""
@@ -283,14 +320,17 @@ class LeftOut:
         return f"{which} of {self._size:,} characters ({kinds}) {verb} left out: {limit}"
 
 
-def shortened(text: str, longest: int = 10_000) -> str:
-    """Return an error's message, cut if nobody could read it."""
+def shortened(text: str, masking: Masking = NO_SECRETS, longest: int = 10_000) -> str:
+    """Return an error's message, cut if nobody could read it; secrets are masked before that."""
+    if len(text) > longest:
+        text = masking.text(text)
     if len(text) <= longest:
         return text
     return f"{text[:longest]} … {len(text) - longest:,} more characters"
 
 
-def shortened_error(content: Any) -> dict[str, Any]:
+def shortened_error(content: Any, masking: Masking = NO_SECRETS) -> dict[str, Any]:
     """Return the content of an error message with its texts cut if nobody could read them."""
-    traceback = [shortened(line, 100_000) for line in content.get("traceback", ())]
-    return {**content, "evalue": shortened(str(content.get("evalue", ""))), "traceback": traceback}
+    traceback = [shortened(line, masking, 100_000) for line in content.get("traceback", ())]
+    evalue = shortened(str(content.get("evalue", "")), masking)
+    return {**content, "evalue": evalue, "traceback": traceback}

@@ -9,6 +9,7 @@ from threading import Event as Flag
 from typing import IO, Any
 
 from nbtools.execution.kernels.output import Spill
+from nbtools.execution.masking import NO_SECRETS, Masking
 
 
 @dataclass(slots=True)
@@ -67,8 +68,8 @@ class Session:
         Environment of the kernel, complete.
     save_to
         Where the notebook is saved while it runs.
-    mask
-        Applied to the notebook's text before it is saved.
+    masking
+        Applied to the notebook's text before it is saved, and to what is cut before that.
     deadline
         On the monotonic clock; None means no limit.
     timeout_s, cell_timeout_s
@@ -105,7 +106,7 @@ class Session:
     cwd: str = ""
     environment: Mapping[str, str] | None = None
     save_to: Path | None = None
-    mask: Callable[[str], str] = str
+    masking: Masking = NO_SECRETS
     deadline: float | None = None
     timeout_s: float | None = None
     cell_timeout_s: float | None = None

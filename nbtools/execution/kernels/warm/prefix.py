@@ -91,6 +91,7 @@ class SharedPrefix:
             late=_no_tracking,
             on_kernel=session.on_kernel,
             off_kernel=session.off_kernel,
+            masking=session.masking,
         )
         try:
             client = _PrefixClient(type(progress)(first, own, progress_bar=False), own, fork(job))
