@@ -123,7 +123,7 @@ def plan(
 
 
 def status(project: Path | str | None = None) -> ProjectStatus:
-    """Return where every stage stands. Nothing is run or written."""
+    """Return where every stage stands. Nothing is run; what kept kernels that have ended left behind is removed."""
     with open_for(project) as opened:
         made, _, world = planned(opened, (), force=False)
         outcomes = opened.database.last_outcomes()
@@ -133,15 +133,17 @@ def status(project: Path | str | None = None) -> ProjectStatus:
         )
         running = holder(opened.project.state / "run.lock")
         name = "" if running is None else str(running.get("run", ""))
-        kept = _kept(opened)
+        kept = _kept(opened, tidy=running is None)
         return ProjectStatus(opened.spec.project, opened.project.root, rows, name, made.missing, kept)
 
 
-def _kept(opened: Opened) -> tuple[KeptStatus, ...]:
+def _kept(opened: Opened, *, tidy: bool) -> tuple[KeptStatus, ...]:
     if not (opened.project.state / "kept").exists():
         return ()
-    from nbtools.execution.kept import kept_kernels
+    from nbtools.execution.kept import forget_ended, kept_kernels
 
+    if tidy:
+        forget_ended(opened.project)
     return tuple(
         KeptStatus(
             item.stage,

@@ -128,6 +128,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         opened.workspace.remember()
         if tracker:
             tracker.close(stop.asked_again())
+        _remove_leftovers(home)
         return outcome
 
 
@@ -170,7 +171,7 @@ def _prepare(home: Project) -> None:
 
 
 def _remove_leftovers(home: Project) -> None:
-    """Remove the private folders of runs that were killed: with the lock held, nobody uses them."""
+    """Remove what killed runs and ended kernels have left: with the lock held, nobody uses it."""
     from nbtools.execution.kept import forget_ended
     from nbtools.execution.run import remove_attempts
 

@@ -24,7 +24,7 @@ from nbtools.execution.events import (
     StageTracked,
 )
 from nbtools.execution.files import operation_error, unfit, write_atomically
-from nbtools.execution.kept import KeptKernel, connection_file, make_room, record, start_of
+from nbtools.execution.kept import KeptKernel, connection_file, end_of, keep, start_of
 from nbtools.execution.kernel_watch import KernelWatch
 from nbtools.execution.kernels.processes import RunningKernel
 from nbtools.execution.kernels.session import Keeping
@@ -242,7 +242,7 @@ class Attempt:
     def _keeping(self) -> Keeping | None:
         if self.around.keeping is None:
             return None
-        make_room(self.project, self.step.key, self.around.keeping.most)
+        end_of(self.project, self.step.key)
         return Keeping(connection_file, self._keep)
 
     def _keep(self, pid: int, path: Path, before: int) -> None:
@@ -255,30 +255,29 @@ class Attempt:
         self.kept = True
         now = time.time()
         facts = self.workspace.notebooks[self.stage.key]
-        record(
-            self.project,
-            KeptKernel(
-                stage=self.step.key,
-                run=self.around.run,
-                pid=pid,
-                started_at=start_of(pid),
-                connection_file=str(path),
-                before_pid=before,
-                before_started_at=start_of(before) if before else 0.0,
-                folder=self.project.relative(self.folder),
-                notebook=self.stage.notebook,
-                cell=self.cell,
-                cells_before=facts.digests[: max(0, self.cell - 1)],
-                ingredients=to_record(self.ingredients),
-                since=now,
-                until=now + self.around.keeping.seconds,
-                tracking_run=self.tracking_run,
-                metrics=self._logged(),
-                overrides={
-                    name: value for layer in self.workspace.overrides for name, value in layer.values.items()
-                },
-            ),
+        kernel = KeptKernel(
+            stage=self.step.key,
+            run=self.around.run,
+            pid=pid,
+            started_at=start_of(pid),
+            connection_file=str(path),
+            before_pid=before,
+            before_started_at=start_of(before) if before else 0.0,
+            folder=self.project.relative(self.folder),
+            notebook=self.stage.notebook,
+            cell=self.cell,
+            cells_before=facts.digests[: max(0, self.cell - 1)],
+            ingredients=to_record(self.ingredients),
+            since=now,
+            until=now + self.around.keeping.seconds,
+            tracking_run=self.tracking_run,
+            metrics=self._logged(),
+            overrides={
+                name: value for layer in self.workspace.overrides for name, value in layer.values.items()
+            },
         )
+        with self.around.making:  # several stages may fail at once
+            keep(self.project, kernel, self.around.keeping.most)
         self.around.note(f"{self.step.key}: its kernel is kept; look into it: nbtools debug {self.step.key}")
 
     def _logged(self) -> Mapping[str, float]:

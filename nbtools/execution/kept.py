@@ -27,6 +27,7 @@ from nbtools.project import Project
 
 #: A process is the one that was kept if it began when that one did; clocks of the kernel's are this exact.
 _SAME_START_S = 1.0
+_PREFIX = "nbtools-kept-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class KeptKernel:
 
 def connection_file() -> Path:
     """Return where a kernel that is to be kept writes how it is reached: in a folder that only its owner may enter."""
-    return Path(tempfile.mkdtemp(prefix="nbtools-kept-")) / "kernel.json"
+    return Path(tempfile.mkdtemp(prefix=_PREFIX)) / "kernel.json"
 
 
 def start_of(pid: int) -> float:
@@ -119,13 +120,17 @@ def kept_kernels(project: Project) -> list[KeptKernel]:
 
 def forget_ended(project: Project) -> None:
     """Remove what kept kernels that have ended left behind; nobody may be running."""
-    alive = {kernel.stage for kernel in kept_kernels(project)}
     for path in (project.state / "kept").glob("*.json"):
         kernel = _read(path)
-        if kernel is None or kernel.stage not in alive:
+        if kernel is not None and _lives(kernel):
+            continue
+        with suppress(OSError):  # a project that cannot be written to
             path.unlink(missing_ok=True)
-            if kernel is not None:
-                _remove_files(project, kernel)
+        if kernel is not None:
+            _remove_files(project, kernel)
+            run = (project.root / kernel.folder).parent
+            if _is_private(project, kernel) and not any(item.is_dir() for item in run.glob("*")):
+                shutil.rmtree(run, ignore_errors=True)
 
 
 def end(project: Project, kernel: KeptKernel) -> None:
@@ -141,16 +146,19 @@ def end(project: Project, kernel: KeptKernel) -> None:
     _remove_files(project, kernel)
 
 
-def make_room(project: Project, stage: str, most: int) -> None:
-    """End the kept kernel of ``stage``, and the oldest of the others until there is room for one more."""
-    others = []
+def end_of(project: Project, stage: str) -> None:
+    """End the kept kernel of ``stage``, if there is one."""
     for kernel in kept_kernels(project):
         if kernel.stage == stage:
             end(project, kernel)
-        else:
-            others.append(kernel)
-    for kernel in others[: max(0, len(others) - most + 1)]:
-        end(project, kernel)
+
+
+def keep(project: Project, kernel: KeptKernel, most: int) -> None:
+    """Note that a kernel is kept, and end the oldest of the others until there are no more than ``most``."""
+    others = [other for other in kept_kernels(project) if other.stage != kernel.stage]
+    for other in others[: max(0, len(others) - most + 1)]:
+        end(project, other)
+    record(project, kernel)
 
 
 def _path(project: Project, stage: str) -> Path:
@@ -178,7 +186,16 @@ def _is(pid: int, started_at: float) -> bool:
 
 
 def _remove_files(project: Project, kernel: KeptKernel) -> None:
-    shutil.rmtree(Path(kernel.connection_file).parent, ignore_errors=True)
-    shutil.rmtree(project.root / kernel.folder, ignore_errors=True)
-    with suppress(OSError):
-        os.rmdir((project.root / kernel.folder).parent)
+    place, folder = Path(kernel.connection_file).parent, project.root / kernel.folder
+    if place.name.startswith(_PREFIX):
+        shutil.rmtree(place, ignore_errors=True)
+    if _is_private(project, kernel):
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            os.rmdir(folder.parent)
+
+
+def _is_private(project: Project, kernel: KeptKernel) -> bool:
+    """Tell whether the folder is one of an attempt: a damaged record must not have anything else removed."""
+    folder = project.root / kernel.folder
+    return folder.parent.parent == project.attempts and ".." not in folder.parts

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,40 @@ def test_kept_kernels_are_bounded_in_number_and_time(failed: SmallProject) -> No
     wait_until(lambda: not Path(f"/proc/{first}").exists(), 10)
     wait_until(lambda: not kept.kept_kernels(Project(failed.root)), 20)
     assert time.time() >= kernel.until - 1
+    assert failed.command("status").returncode == 0
+    assert not Path(kernel.connection_file).parent.exists()
+    assert not list((failed.root / ".nbtools/kept").iterdir())
+    assert not list((failed.root / ".nbtools/attempts").glob("*"))
+
+
+def test_no_more_kernels_are_kept_than_there_may_be_if_stages_fail_at_the_same_time(tmp_path: Path) -> None:
+    project = SmallProject(tmp_path)
+    names = ["a", "b", "c"]
+    stages = "".join(f"{name}: {{notebook: {name}.ipynb}}, " for name in names)
+    project.spec(f"""
+        kernels: {{keep: 2}}
+        pipelines: {{work: {{stages: {{{stages}}}}}}}
+    """)
+    for name in names:
+        project.notebook(f"{name}.ipynb", "import time; time.sleep(0.5)", "wrong")
+    try:
+        assert project.command("run", "--debug", "--no-tracking", "-j", "3").returncode == 1
+        assert len(kept.kept_kernels(Project(tmp_path))) == 2
+        assert len(list((tmp_path / ".nbtools/kept").iterdir())) == 2
+    finally:
+        for kernel in kept.kept_kernels(Project(tmp_path)):
+            kept.end(Project(tmp_path), kernel)
+
+
+def test_damaged_record_has_nothing_else_removed(failed: SmallProject) -> None:
+    kernel = the_kept(failed)
+    kept.end(Project(failed.root), kernel)
+    outside = failed.write("mine/kernel.json", "")
+    for folder in ("", ".", "..", "mine", ".nbtools/attempts", ".nbtools/attempts/../../mine"):
+        kept.record(Project(failed.root), replace(kernel, folder=folder, connection_file=str(outside)))
+        kept.forget_ended(Project(failed.root))
+    assert outside.exists()
+    assert not list((failed.root / ".nbtools/kept").iterdir())
 
 
 def test_without_debug_nothing_is_kept(failed: SmallProject) -> None:
