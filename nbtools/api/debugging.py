@@ -158,8 +158,13 @@ def _resumable(made: Plan, kernel: KeptKernel, opened: Opened) -> Step:
     digests = opened.workspace.notebooks[step.variant.stage.key].digests
     if not kernel.cell:
         raise UsageError.of(f"{kernel.stage} cannot be resumed: no cell of its notebook failed", fix=again)
+    if kernel.is_spoilt:
+        message = f"{kernel.stage} cannot be resumed: the process with the state from before cell {kernel.first} has ended"
+        raise UsageError.of(
+            message, fix=f"nbtools run {kernel.stage} --debug runs all of it, and keeps its kernel again"
+        )
     then = from_record(dict(kernel.ingredients))
     if changed := why_not_resumed(then, step.ingredients, kernel.cells_before, digests):
-        message = f"{kernel.stage} cannot be resumed at cell {kernel.cell}: {'; '.join(changed)}"
+        message = f"{kernel.stage} cannot be resumed at cell {kernel.first}: {'; '.join(changed)}"
         raise UsageError.of(message, fix=again)
     return step

@@ -5,15 +5,17 @@ Each has a record in ``.nbtools/kept``; it is believed only while its process li
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from nbtools.project import Project
 #: A process is the one that was kept if it began when that one did; clocks of the kernel's are this exact.
 _SAME_START_S = 1.0
 _PREFIX = "nbtools-kept-"
+_FORK_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,9 @@ class KeptKernel:
     folder
         The attempt's private folder, relative to the project; its outputs lie there.
     cell
-        Number of the failing code cell in the source notebook.
+        Number of the code cell in the source notebook that failed last; 0 if it cannot be gone on with.
     cells_before
-        Digests of the code cells before it.
+        Digests of the code cells that have been run in the state to go on with.
     ingredients
         What the attempt's result would have depended on, as a record.
     metrics
@@ -53,9 +56,10 @@ class KeptKernel:
     overrides
         Params that had been given for the run.
     before_pid, before_started_at
-        Of a second kernel with the state from before the failing cell; 0 if there is none.
-    before_used
-        Whether that one has been gone on with and failed in turn: it is the one to look into now.
+        Of a process with the state from before the cell that failed first; it forks a kernel for each time that
+        somebody goes on there. 0 if there is none.
+    resumed_pid, resumed_started_at, resumed_file
+        Of the last of those kernels: it is the one to look into now.
     until
         When the kernel ends by itself, in seconds since the epoch.
     """
@@ -74,24 +78,55 @@ class KeptKernel:
     until: float
     before_pid: int = 0
     before_started_at: float = 0.0
-    before_used: bool = False
+    resumed_pid: int = 0
+    resumed_started_at: float = 0.0
+    resumed_file: str = ""
     tracking_run: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def first(self) -> int:
+        """Number of the code cell to go on with."""
+        return len(self.cells_before) + 1
+
+    @property
+    def is_spoilt(self) -> bool:
+        """Whether the state from before the failed cell was kept and is gone."""
+        return bool(self.before_pid) and not _is(self.before_pid, self.before_started_at)
+
     def held_bytes(self) -> int:
-        """Return the memory that it holds, with the one from before the cell, which it has forked."""
+        """Return the memory that it holds, with those from before the cell, which it has forked."""
         return held_bytes(self.pid)
 
     def to_look_into(self) -> tuple[int, str]:
         """Return process id and connection file of the kernel as the failing cell left it."""
-        return self.to_resume() if self.before_used else (self.pid, self.connection_file)
-
-    def to_resume(self) -> tuple[int, str]:
-        """Return process id and connection file of the kernel to go on with: unspoilt by the failed cell if there is one."""
-        if self.before_pid and _is(self.before_pid, self.before_started_at):
-            return self.before_pid, str(Path(self.connection_file).with_name("before.json"))
+        if self.resumed_pid and _is(self.resumed_pid, self.resumed_started_at):
+            return self.resumed_pid, self.resumed_file
         return self.pid, self.connection_file
+
+    def to_resume(self) -> KeptKernel:
+        """Return it with a new kernel to go on with, unspoilt by the failed cell, if that state was kept.
+
+        Raises
+        ------
+        OSError
+            If none comes.
+        """
+        if not self.before_pid:
+            return self
+        folder = Path(self.connection_file).parent
+        file = folder / f"resumed-{len(list(folder.glob('resumed-*.json'))) + 1}.json"
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(_FORK_S)
+            asking.connect(str(folder / "before"))
+            asking.sendall(str(file).encode())
+            if not (answer := asking.recv(64)):
+                raise ConnectionError(
+                    errno.ECONNRESET, "the process with the state from before the cell gave none"
+                )
+            pid = int(answer)
+        return replace(self, resumed_pid=pid, resumed_started_at=start_of(pid), resumed_file=str(file))
 
 
 def connection_file() -> Path:
@@ -136,9 +171,13 @@ def forget_ended(project: Project) -> None:
 def end(project: Project, kernel: KeptKernel) -> None:
     """End a kept kernel and everything that it started."""
     if _lives(kernel):
-        if kernel.before_pid and _is(kernel.before_pid, kernel.before_started_at):
-            send_signal(kernel.before_pid, signal.SIGKILL)
-        send_signal(kernel.pid, signal.SIGKILL)
+        for pid, started_at in (
+            (kernel.before_pid, kernel.before_started_at),
+            (kernel.resumed_pid, kernel.resumed_started_at),
+            (kernel.pid, kernel.started_at),
+        ):
+            if pid and _is(pid, started_at):
+                send_signal(pid, signal.SIGKILL)
         deadline = time.monotonic() + 5
         while _lives(kernel) and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -20,6 +20,8 @@ from nbtools.execution.outcome import Around, Failed, Success
 from nbtools.execution.placing import file_name
 from nbtools.pipeline.plan import Completion, Step
 
+_NO_FORK = "its kernel could not be forked before that cell (it has threads, tasks or open connections)"
+
 
 def resume(
     kernel: KeptKernel,
@@ -67,7 +69,12 @@ class _Resumed(Attempt):
     def _job(self, text: str, begun: Future[dict[str, str]]) -> Job:
         done = nbformat.read(self.project.failed / f"{file_name(self.step.key)}.ipynb", as_version=4)
         tracking = self._tracked(begun)
-        pid, connection_file = self.kernel.to_resume()
+        self.kernel = self.kernel.to_resume()
+        kept.record(self.project, self.kernel)
+        pid, connection_file = self.kernel.resumed_pid, self.kernel.resumed_file
+        if not pid:
+            pid, connection_file = self.kernel.pid, self.kernel.connection_file
+            self.around.note(f"{self.step.key}: what the failed cell had done is not undone: {_NO_FORK}")
 
         def attach(session: Session, progress: Any) -> Any:
             from nbtools.execution.kernels.attached import AttachedClient
@@ -77,7 +84,7 @@ class _Resumed(Attempt):
                 session,
                 connection_file=connection_file,
                 pid=pid,
-                cell=self.kernel.cell,
+                cell=self.kernel.first,
                 done=done,
                 variables=tracking,
             )
@@ -85,17 +92,16 @@ class _Resumed(Attempt):
         return replace(super()._job(text, begun), fork=None, keep=None, branch=attach)
 
     def _keep_on(self, failure: Failure) -> None:
-        """Note where the kernel stands now."""
-        if failure.kind != "error" or not failure.cell:
-            return
+        """Note where the kernel stands now: the next time begins where this one did, if it can have that state again."""
+        spoilt = not self.kernel.before_pid
         digests = self.workspace.notebooks[self.stage.key].digests
         self.kernel = replace(
             self.kernel,
-            cell=failure.cell,
-            before_used=True,
-            cells_before=digests[: failure.cell - 1],
+            # After its last cell there is nothing to go on with in a kernel that has run all.
+            cell=failure.cell or (0 if spoilt else self.kernel.cell),
+            cells_before=digests[: failure.cell - 1] if spoilt and failure.cell else self.kernel.cells_before,
             run=self.around.run,
             tracking_run=self.tracking_run or self.kernel.tracking_run,
-            metrics={**self.kernel.metrics, **self._logged()},
+            metrics={**self.kernel.metrics, **self._logged()} if spoilt else self.kernel.metrics,
         )
         kept.record(self.project, self.kernel)

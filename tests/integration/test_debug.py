@@ -172,18 +172,23 @@ def test_cell_that_fails_again_may_be_resumed_again(failed: SmallProject) -> Non
     assert failed.text("loads") == "1"
 
 
-def test_later_cell_that_fails_is_where_it_goes_on(failed: SmallProject) -> None:
+def test_after_a_later_cell_has_failed_it_goes_on_from_the_state_before_the_first_that_did(
+    failed: SmallProject,
+) -> None:
     failed.notebook(
         "split.ipynb",
         LOADS,
-        MENDED,
-        "wrong",
+        MENDED + "\nvalues.append(8)",
+        "values.append(10); wrong",
         params="divisor = 1\nsource = 'source.txt'\nresult = 'result.txt'",
     )
     assert nbtools.api.resume("split", track=False, project=failed.root).status == "failed"
-    assert the_kept(failed).cell == 4
-    write(failed, MENDED)
+    assert (the_kept(failed).cell, the_kept(failed).first) == (4, 3)
+    assert ask(the_kept(failed), "print(values)") == "[2, 4, 6, 8, 10]\n"
+    write(failed, "shares = values")
     assert nbtools.api.resume("split", track=False, project=failed.root).status == "passed"
+    assert failed.text("result.txt") == "2 4 6"
+    assert failed.text("loads") == "1"
 
 
 def test_what_a_failed_cell_had_done_is_undone_before_it_runs_again(failed: SmallProject) -> None:
@@ -195,11 +200,60 @@ def test_what_a_failed_cell_had_done_is_undone_before_it_runs_again(failed: Smal
     assert failed.text("result.txt") == "2 4"
 
 
+def test_what_it_had_done_is_undone_however_often_it_fails(failed: SmallProject) -> None:
+    fails = "values.append(8)\nif not Path('fixed').exists(): 1/0\nshares = values"
+    write(failed, fails)
+    assert failed.command("run", "--debug", "--no-tracking").returncode == 1
+    kernel = the_kept(failed)
+    for _ in range(2):
+        assert nbtools.api.resume("split", track=False, project=failed.root).status == "failed"
+        assert ask(the_kept(failed), "print(values)") == "[2, 4, 6, 8]\n"
+    resumed = the_kept(failed).resumed_pid
+    failed.write("fixed", "")
+
+    assert nbtools.api.resume("split", track=False, project=failed.root).status == "passed"
+
+    assert failed.text("result.txt") == "2 4 6 8"
+    for pid in (kernel.pid, kernel.before_pid, resumed):
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 10)  # type: ignore[misc]
+
+
+def test_it_is_undone_too_where_the_notebook_ran_to_its_end_without_its_output(failed: SmallProject) -> None:
+    write(failed, "values.append(8)\nshares = values\nresult = 'elsewhere.txt'")
+    state = nbtools.api.resume("split", track=False, project=failed.root)
+    assert state.stages["work.split"].status == "failed"
+    write(failed, "values.append(8)\nshares = values")
+    assert nbtools.api.resume("split", track=False, project=failed.root).status == "passed"
+    assert failed.text("result.txt") == "2 4 6 8"
+
+
+def test_nothing_is_resumed_from_a_state_that_is_gone(failed: SmallProject) -> None:
+    os.kill(the_kept(failed).before_pid, signal.SIGKILL)
+    write(failed, MENDED)
+    done = failed.command("resume", "split", "--no-tracking")
+    assert done.returncode == 2
+    assert "the process with the state from before cell 3 has ended" in done.stderr
+    assert "nbtools run work.split --debug" in done.stderr
+
+
 def test_state_from_before_a_cell_is_not_kept_where_a_fork_would_not_be_safe(failed: SmallProject) -> None:
     threads = "\nimport threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
     write(failed, "values.pop()\nraise ValueError", loads=LOADS + threads)
     assert failed.command("run", "--debug", "--no-tracking").returncode == 1
     assert the_kept(failed).before_pid == 0
+    write(failed, "values.pop()\nshares = values\nresult = 'elsewhere.txt'", loads=LOADS + threads)
+    told: list[str] = []
+    state = nbtools.api.resume("split", track=False, project=failed.root, note=told.append)
+    assert state.status == "failed"
+    assert "what the failed cell had done is not undone" in told[0]
+    with pytest.raises(UsageError, match="no cell of its notebook failed"):
+        nbtools.api.resume("split", track=False, project=failed.root)
+
+
+def test_without_that_state_it_goes_on_from_where_the_cell_left_it(failed: SmallProject) -> None:
+    threads = "\nimport threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    write(failed, "values.pop()\nraise ValueError", loads=LOADS + threads)
+    assert failed.command("run", "--debug", "--no-tracking").returncode == 1
     write(failed, "values.pop()\nshares = values", loads=LOADS + threads)
     assert nbtools.api.resume("split", track=False, project=failed.root).status == "passed"
     assert failed.text("result.txt") == "2"

@@ -44,8 +44,8 @@ class Keeping:
     connection_file
         Returns where it writes how it is reached.
     kept
-        Told of its process id, that file, and the process id of a second kernel that has the state from before
-        the cell (0 if there is none); its file is named ``before.json``. Raises ``Cold`` if it cannot be kept.
+        Told of its process id, that file, and the id of a process that has the state from before the cell (0 if
+        there is none); forks of it are asked for at the socket ``before``. Raises ``Cold`` if it cannot be kept.
     """
 
     connection_file: Callable[[], Path]

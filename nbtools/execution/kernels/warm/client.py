@@ -68,7 +68,7 @@ class ForkedClient(StageClient):
         if self.session.keep is None or self.session.verdict.kind != "error" or not self.kernel.running():
             return False
         path = self.session.keep.connection_file()
-        before = path.with_name("before.json")
+        before = path.with_name("before")
         self.kernel.send({"do": "keep", "connection_file": str(path), "before": str(before)})
         try:
             dormant = self._answer_to("keep_reply")["before"]

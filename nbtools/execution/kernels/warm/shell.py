@@ -324,15 +324,15 @@ def _pass_over(*_: Any, **__: Any) -> None:
 
 
 class Dormant:
-    """A fork that sleeps, with the state from before a cell."""
+    """A fork that sleeps, with the state from before a cell; nothing runs in it, so that it can be forked again."""
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.pid = pid
         self._connection = connection
 
-    def wake(self, connection_file: str) -> None:
-        """Have it become a kernel that is reached as a file says."""
-        self._connection.sendall(connection_file.encode())
+    def wake(self, place: str) -> None:
+        """Have it fork a kernel whenever somebody asks for one at the socket ``place``."""
+        self._connection.sendall(place.encode())
 
     def end(self) -> None:
         """The cell has passed: the state from before it is of no use."""
@@ -395,10 +395,12 @@ class Shell:
             return {}
         mine.close()
         zygote.end_with_parent(os.getppid())
-        file = its.recv(4096).decode()
-        if not file:
+        place = its.recv(4096).decode()
+        if not place:
             os._exit(0)
-        os.setsid()  # from now on it is interrupted alone
+        its.close()
+        self.line.connection.close()
+        file = fork_on_request(place)
         asyncio.set_event_loop(asyncio.new_event_loop())  # the other one's is the other one's
         return {"do": "keep", "connection_file": file}
 
@@ -572,17 +574,54 @@ def main(connection: socket.socket, control: list[socket.socket]) -> None:
     zygote.Zygote(control[0], [], branch, zygote.why_not_forked).run()
 
 
+def fork_on_request(place: str) -> str:
+    """Return, in a fork for each request at the socket ``place``, the connection file that it names.
+
+    Whoever asks is told the fork's process id. The fork before ends: its state is spoilt.
+    """
+    os.setsid()  # from now on it is interrupted alone
+    _forget_outputs()
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(place)
+    listening.listen()
+    pid = 0
+    while True:
+        asking, _ = listening.accept()
+        with asking, contextlib.suppress(OSError):
+            file = asking.recv(4096).decode()
+            if not file:
+                continue
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            pid, here = 0, os.getpid()
+            pid = os.fork()
+            if not pid:
+                os.setsid()
+                zygote.end_with_parent(here)
+                listening.close()
+                return file
+            asking.sendall(str(pid).encode())
+
+
+def _forget_outputs() -> None:
+    """What programs print from now on, nobody reads."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+
+
 def be_kept(shell: Shell, connection_file: str, before: str) -> None:
     """Become an ordinary kernel with the variables of this one, until somebody shuts it down.
 
     Parameters
     ----------
     before
-        How the state from before the last cell is to be reached, if there is such a state.
+        Where forks with the state from before the last cell are asked for, if there is such a state.
     """
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-    os.dup2(nothing, 2)
+    _forget_outputs()
     dormant = 0
     if shell.dormant and before:
         shell.dormant.wake(before)
