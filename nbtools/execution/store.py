@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from nbtools.errors import DataError
@@ -22,7 +23,7 @@ from nbtools.execution.digest import (
     stays_inside,
     tree_listing,
 )
-from nbtools.execution.files import sync_folder, write_atomically
+from nbtools.execution.files import make_folder, sync_folder, write_atomically
 
 _CHUNK_BYTES = 1 << 20
 #: ioctl(2) request that makes a file share another's blocks until one of them is written to.
@@ -77,15 +78,13 @@ class Store:
                 entries.append(Entry(path, mode, status.st_size, self._add_file(source / path)))
         listing = tree_listing(entries)
         digest = hashlib.sha256(listing).hexdigest() + TREE
-        if not self.path(digest).exists():
-            write_atomically(self.path(digest), listing)
+        self._put(digest, listing)
         return Measured(digest, sum(entry.size_bytes for entry in entries))
 
     def add_bytes(self, content: bytes) -> str:
         """Put ``content`` into the store and return its digest."""
         digest = hashlib.sha256(content).hexdigest()
-        if not self.path(digest).exists():
-            write_atomically(self.path(digest), content)
+        self._put(digest, content)
         return digest
 
     def objects(self) -> Iterator[str]:
@@ -198,8 +197,20 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(_kept_inside(entry.path, entry.digest))
 
+    def _put(self, digest: str, content: bytes) -> None:
+        """Write an object, unless it holds these bytes already."""
+        with suppress(OSError):  # it is not there, or a disk cannot read it back
+            if self.path(digest).read_bytes() == content:
+                return
+        write_atomically(self.path(digest), content)
+
     def _add_file(self, source: Path) -> str:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Copy a file into the store and return its digest.
+
+        It has to be read for that, and is written meanwhile; so the object is always this copy, whose bytes were
+        seen and synced, in place of one that was there: that may have been damaged since.
+        """
+        make_folder(self.folder)
         handle, name = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".tmp")
         temporary = Path(name)
         try:
@@ -207,9 +218,7 @@ class Store:
                 digest = _copy(source, target.fileno())
                 os.fsync(target.fileno())
             place = self.path(digest)
-            if place.exists():
-                return digest
-            place.parent.mkdir(exist_ok=True)
+            make_folder(place.parent)
             temporary.chmod(0o444)
             os.replace(temporary, place)
             sync_folder(place.parent)

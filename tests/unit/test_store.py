@@ -88,6 +88,48 @@ def test_a_damaged_object_is_set_aside_and_never_comes_out(tmp_path: Path) -> No
     assert store.read(digest) == b"abc"
 
 
+def _damage(store: Store, digest: str, content: bytes) -> None:
+    store.path(digest).chmod(0o644)
+    store.path(digest).write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", [b"abd", b"", b"abcabc"], ids=["other bytes", "emptied", "longer"])
+def test_good_bytes_replace_a_damaged_object(tmp_path: Path, damaged: bytes) -> None:
+    _make(tmp_path / "made", {"f": (b"abc", False)})
+    store = _store(tmp_path)
+    digest = store.add_bytes(b"abc")
+    _damage(store, digest, damaged)
+    store.add_bytes(b"abc")
+    assert store.read(digest) == b"abc"
+    _damage(store, digest, damaged)
+    store.add(tmp_path / "made/f")
+    assert store.read(digest) == b"abc"
+    tree = store.add(tmp_path / "made").digest
+    _damage(store, tree, damaged)
+    _damage(store, digest, damaged)
+    assert store.add(tmp_path / "made").digest == tree
+    assert all(store.is_sound(part) for part in store.parts(tree))
+
+
+def test_what_an_object_lies_in_is_synced_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def recorded(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    (tmp_path / "x").write_bytes(b"abc")
+    by_file = _store(tmp_path / "one").add(tmp_path / "x").digest
+    by_bytes = _store(tmp_path / "two").add_bytes(b"abcd")
+    for folder, digest in (("one", by_file), ("two", by_bytes)):
+        made = [".", folder, f"{folder}/store", f"{folder}/store/{digest[:2]}"]
+        inodes = [(tmp_path / path).stat().st_ino for path in made]
+        assert [inode for inode in synced if inode in inodes[1:]] == inodes[1:]
+    assert synced.count(tmp_path.stat().st_ino) == 2
+
+
 def test_a_damaged_object_is_not_read(tmp_path: Path) -> None:
     store = _store(tmp_path)
     digest = store.add_bytes(b"abc")
