@@ -19,7 +19,7 @@ import nbtools.api
 from nbtools.errors import UsageError
 from nbtools.execution import kept
 from nbtools.project import Project
-from tests.projects import SmallProject, wait_until
+from tests.projects import SmallProject, one_stage, wait_until
 
 SPEC = """
     params: {divisor: 0}
@@ -357,6 +357,24 @@ def test_damaged_record_has_nothing_else_removed(failed: SmallProject) -> None:
         kept.forget_ended(Project(failed.root))
     assert outside.exists()
     assert not list((failed.root / ".nbtools/kept").iterdir())
+
+
+def test_cell_that_waits_for_its_children_does_not_wait_for_what_is_kept(tmp_path: Path) -> None:
+    wait = """
+    import os
+    if os.fork() == 0:
+        os._exit(0)
+    ended = []
+    while True:
+        try:
+            ended.append(os.wait())
+        except ChildProcessError:
+            break
+    assert len(ended) == 1
+    """
+    project = one_stage(tmp_path, wait, options="timeout: 60s")
+    state = project.run(debug=True)
+    assert state.status == "passed", state.stages["work.only"].failure
 
 
 def test_without_debug_nothing_is_kept(failed: SmallProject) -> None:

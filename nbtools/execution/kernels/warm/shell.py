@@ -337,9 +337,6 @@ class Dormant:
     def end(self) -> None:
         """The cell has passed: the state from before it is of no use."""
         self._connection.close()
-        with contextlib.suppress(OSError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
 
 
 class Shell:
@@ -387,15 +384,18 @@ class Shell:
             return {}
         mine, its = socket.socketpair()
         self.forking = True
-        pid = os.fork()
+        between = os.fork()
+        if between == 0 and os.fork():
+            os._exit(0)  # it becomes the zygote's child: a cell that waits for its own must not wait for it
         self.forking = False
-        if pid:
+        if between:
+            os.waitpid(between, 0)
             its.close()
-            self.dormant = Dormant(pid, mine)
+            self.dormant = Dormant(int(mine.recv(32)), mine)
             return {}
         mine.close()
-        zygote.end_with_parent(os.getppid())
-        place = its.recv(4096).decode()
+        its.sendall(str(os.getpid()).encode())
+        place = its.recv(4096).decode()  # nothing once the kernel has ended
         if not place:
             os._exit(0)
         its.close()
