@@ -7,8 +7,6 @@ import posixpath
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from nbtools.execution.events import (
     Event,
     Failure,
     StageStarted,
-    StageTracked,
 )
 from nbtools.execution.files import operation_error, unfit, write_atomically
 from nbtools.execution.kept import KeptKernel, connection_file, end_of, keep, start_of
@@ -31,15 +28,12 @@ from nbtools.execution.kernels.session import Keeping
 from nbtools.execution.notebook import Executed, Job, execute, plain
 from nbtools.execution.outcome import Around, Failed, Success, gate_failure
 from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place, replace_printed
+from nbtools.execution.stage_tracking import StageTracking
 from nbtools.execution.surroundings import environment, lineage, variables
 from nbtools.execution.warm_start import WarmStart
 from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
 from nbtools.pipeline.plan import Completion, Step, verdicts
-
-#: How long a stage waits for MLflow before it goes on without, or says that it waits.
-_PATIENCE_S = 5.0
-_LOOK_S = 0.1
 
 
 def attempt(
@@ -91,8 +85,7 @@ class Attempt:
         self.project = around.workspace.project
         self.folder = self.project.attempts / around.run / f"{file_name(step.key)}.{number}"
         self.started_at = time.time()
-        self.tracking_run = ""
-        self.reports_metrics = False
+        self.tracking = StageTracking(step, number, around, emit)
         self.warm = WarmStart(step, around, self._cwd)
         self.kept = False
         self.cell = 0
@@ -118,11 +111,11 @@ class Attempt:
         self._check_inputs()
         self.inputs = self._inputs()
         self._make_folder()
-        begun = self.around.tracking.begin(self.step.key, self.number)
+        self.tracking.begin()
         text = self.workspace.notebook_text(self.stage.notebook)
         self._announce()
-        begun.add_done_callback(self._tell_of_tracking)
-        executed = self._execute(text, begun)
+        self.tracking.announce()
+        executed = self._execute(text)
         if executed.failure:
             raise Failed(executed.failure)
         self._check_outputs()
@@ -163,11 +156,6 @@ class Attempt:
             )
         )
 
-    def _tell_of_tracking(self, begun: Future[dict[str, str]]) -> None:
-        if begun.exception() is None and (run_id := begun.result().get("MLFLOW_RUN_ID")):
-            self.tracking_run = run_id
-            self.emit(StageTracked(self.around.run, time.time(), self.step.key, self.number, run_id))
-
     def _inputs(self) -> tuple[Artifact, ...]:
         found = []
         for item in self.step.variant.inputs:
@@ -179,12 +167,12 @@ class Attempt:
 
     # The notebook
 
-    def _job(self, text: str, begun: Future[dict[str, str]]) -> Job:
+    def _job(self, text: str) -> Job:
         facts = self.workspace.notebooks[self.stage.key]
         # A kernel that is driven directly asks for the rest when a cell comes to need it.
         asks = self.warm.is_possible and self.warm.is_direct
-        later = asks and not self.workspace.mentions_mlflow(self.stage)
-        tracking = self.around.tracking.address() if later else self._tracked(begun)
+        later = asks and not self.tracking.is_named
+        tracking = self.tracking.address() if later else self.tracking.variables()
         variant = self.step.variant
         context = {
             "NBTOOLS_CONTEXT": str(self._write_context(tracking)),
@@ -211,11 +199,17 @@ class Attempt:
             fork=self.warm.direct(complete),
             start=self.warm.over_protocol(),
             branch=self.warm.branch(text, complete),
-            late=lambda: self._tracked(begun),
+            late=self._late,
             keep=self._keeping(),
         )
 
-    def _execute(self, text: str, begun: Future[dict[str, str]]) -> Executed:
+    def _late(self) -> Mapping[str, str]:
+        """Return what the kernel comes to need, and let the notebook know of its MLflow run."""
+        tracking = self.tracking.variables()
+        self._write_context(tracking)
+        return tracking
+
+    def _execute(self, text: str) -> Executed:
         watches: dict[RunningKernel, KernelWatch] = {}
         exceeded_bytes = [0]
 
@@ -228,7 +222,7 @@ class Attempt:
             exceeded_bytes.append(watches.pop(kernel).exceeded_bytes)
             self.around.cancellation.forget(kernel)
 
-        job = self._job(text, begun)
+        job = self._job(text)
         try:
             executed = execute(job, self.around.cancellation.flag, on_kernel, off_kernel, self._on_cell)
         finally:
@@ -270,8 +264,8 @@ class Attempt:
             ingredients=to_record(self.ingredients),
             since=now,
             until=now + self.around.keeping.seconds,
-            tracking_run=self.tracking_run,
-            metrics=self._logged(),
+            tracking_run=self.tracking.run_id,
+            metrics=self.tracking.metrics() or {},
             overrides={
                 name: value for layer in self.workspace.overrides for name, value in layer.values.items()
             },
@@ -279,9 +273,6 @@ class Attempt:
         with self.around.making:  # several stages may fail at once
             keep(self.project, kernel, self.around.keeping.most)
         self.around.note(f"{self.step.key}: its kernel is kept; look into it: nbtools debug {self.step.key}")
-
-    def _logged(self) -> Mapping[str, float]:
-        return (self.around.tracking.metrics(self.step.key) or {}) if self.reports_metrics else {}
 
     def _unresponsive(self, pid: int) -> None:
         budget = (
@@ -300,55 +291,6 @@ class Attempt:
         )
         fix = "raise resources.memory of the stage, or have the notebook hold less at a time"
         return replace(executed, failure=replace(executed.failure, kind="memory", message=message, fix=fix))
-
-    def _tracked(self, begun: Future[dict[str, str]]) -> Mapping[str, str]:
-        """Return what puts the kernel inside the stage's MLflow run, as soon as that has begun.
-
-        A notebook that does not name MLflow can do without; its stage does not fail for a server's sake.
-
-        Raises
-        ------
-        Failed
-            If the stage needs MLflow, and it does not answer in time.
-        """
-        names_it = self.workspace.mentions_mlflow(self.stage)
-        try:
-            tracking = self._awaited(begun, self.stage.timeout_s if names_it else _PATIENCE_S)
-        except NbtoolsError as error:
-            if names_it:
-                raise
-            self._tell_without(error.problems[0].message)
-            return self.around.tracking.address()
-        except TimeoutError as error:
-            if names_it:
-                message = f"MLflow has not answered within the stage's {self.stage.timeout_s:g} s"
-                raise Failed(Failure("timeout", message)) from error
-            self._tell_without("MLflow does not answer")
-            return self.around.tracking.address()
-        self.reports_metrics = True
-        self._write_context(tracking)
-        return tracking
-
-    def _awaited(self, begun: Future[dict[str, str]], seconds: float | None) -> dict[str, str]:
-        """Return what is begun as soon as it has, unless the run is stopped first."""
-        started, told = time.monotonic(), False
-        while True:
-            try:
-                return begun.result(timeout=_LOOK_S)
-            except FutureTimeout:
-                if begun.done():
-                    raise
-            waited_s = time.monotonic() - started
-            if self.around.cancellation.flag.is_set():
-                raise Failed(Failure("cancelled", "the run was cancelled"))
-            if seconds is not None and waited_s > seconds:
-                raise TimeoutError
-            if not told and waited_s > _PATIENCE_S:
-                told = True
-                self.around.note(f"{self.step.key}: waiting for MLflow")
-
-    def _tell_without(self, why: str) -> None:
-        self.around.note(f"{self.step.key} goes on outside its MLflow run: {why}")
 
     def _on_cell(self, number: int, seconds: float | None) -> None:
         if not number:
@@ -435,8 +377,7 @@ class Attempt:
 
     def _metrics(self) -> tuple[Mapping[str, float], Mapping[str, float] | None]:
         """Return what the notebook logged, and what the result in use had logged."""
-        # A notebook that never came near MLflow has logged nothing, and nobody need wait to hear so.
-        found = self.around.tracking.metrics(self.step.key) if self.reports_metrics else {}
+        found = self.tracking.metrics()
         metrics = {**self.earlier_metrics, **(found or {})}
         if not self.stage.gates:
             return metrics, None
@@ -471,7 +412,7 @@ class Attempt:
             executed=store.add_bytes(executed.text.encode("utf-8", "backslashreplace")),
             source=store.add_bytes(text.encode("utf-8", "surrogatepass")),
             run=self.around.run,
-            tracking_run=self.tracking_run,
+            tracking_run=self.tracking.run_id,
             finished_at=finished_at,
             duration_s=finished_at - self.started_at,
             metrics=metrics,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -66,9 +65,9 @@ class _Resumed(Attempt):
             raise Failed(Failure("system", f"the private folder {self.kernel.folder} is gone"))
         shutil.rmtree(self.folder / "printed", ignore_errors=True)
 
-    def _job(self, text: str, begun: Future[dict[str, str]]) -> Job:
+    def _job(self, text: str) -> Job:
         done = nbformat.read(self.project.failed / f"{file_name(self.step.key)}.ipynb", as_version=4)
-        tracking = self._tracked(begun)
+        tracking = self.tracking.variables()
         self.kernel = self.kernel.to_resume()
         kept.record(self.project, self.kernel)
         pid, connection_file = self.kernel.resumed_pid, self.kernel.resumed_file
@@ -89,7 +88,7 @@ class _Resumed(Attempt):
                 variables=tracking,
             )
 
-        return replace(super()._job(text, begun), fork=None, keep=None, branch=attach)
+        return replace(super()._job(text), fork=None, keep=None, branch=attach)
 
     def _keep_on(self, failure: Failure) -> None:
         """Note where the kernel stands now: the next time begins where this one did, if it can have that state again."""
@@ -101,7 +100,9 @@ class _Resumed(Attempt):
             cell=failure.cell or (0 if spoilt else self.kernel.cell),
             cells_before=digests[: failure.cell - 1] if spoilt and failure.cell else self.kernel.cells_before,
             run=self.around.run,
-            tracking_run=self.tracking_run or self.kernel.tracking_run,
-            metrics={**self.kernel.metrics, **self._logged()} if spoilt else self.kernel.metrics,
+            tracking_run=self.tracking.run_id or self.kernel.tracking_run,
+            metrics={**self.kernel.metrics, **(self.tracking.metrics() or {})}
+            if spoilt
+            else self.kernel.metrics,
         )
         kept.record(self.project, self.kernel)
