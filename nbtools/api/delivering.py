@@ -23,7 +23,8 @@ def tracker_of(opened: Opened, run: str, note: Callable[[str], None], stop: Canc
     if earlier := len(undelivered(opened.database, run)):
         note(f"MLflow lacks the end of {earlier} earlier run{'s' * (earlier > 1)}: nbtools sync delivers it")
     address, root = address_of(opened), opened.project.root
-    return LazyTracker(address, root, note, opened.database.append, hurry=stop.flag.is_set)
+    append, secrets = opened.database.append, opened.workspace.secret_variables()
+    return LazyTracker(address, root, note, append, hurry=stop.flag.is_set, secrets=secrets)
 
 
 def sync(
@@ -56,5 +57,7 @@ def sync(
         open_for(home.root, writable=True) as opened,
     ):
         runs = undelivered(opened.database, running_id(home))
-        address = address_of(opened)
-        return tuple(deliver(run, opened.database, home, address, note, redirect=redirect) for run in runs)
+        address, secrets = address_of(opened), opened.workspace.secret_variables()
+        return tuple(
+            deliver(run, opened.database, home, address, note, secrets, redirect=redirect) for run in runs
+        )

@@ -6,7 +6,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
@@ -48,7 +48,15 @@ def _latest_metrics(database: Path, experiment: str) -> dict[str, float]:
 
 
 class LazyTracker:
-    """Starts MLflow's side of a run when the first notebook needs it, and not at all if none does."""
+    """Starts MLflow's side of a run when the first notebook needs it, and not at all if none does.
+
+    Parameters
+    ----------
+    journal
+        Told when everything has been delivered.
+    hurry, secrets
+        As of ``MlflowTracker``.
+    """
 
     def __init__(
         self,
@@ -57,8 +65,10 @@ class LazyTracker:
         note: Callable[[str], None],
         journal: Callable[[Event], None],
         hurry: Callable[[], bool] = bool,
+        secrets: Collection[str] = (),
     ) -> None:
         self._hurry = hurry
+        self._secrets = secrets
         self._address = address
         self._root = root
         self._note = note
@@ -99,7 +109,9 @@ class LazyTracker:
     def _started(self) -> MlflowTracker:
         with self._starting:
             if self._tracker is None:
-                self._tracker = MlflowTracker(self._address, self._root, self._note, hurry=self._hurry)
+                self._tracker = MlflowTracker(
+                    self._address, self._root, self._note, hurry=self._hurry, secrets=self._secrets
+                )
                 if self._begun is not None:
                     self._tracker(self._begun)
             return self._tracker

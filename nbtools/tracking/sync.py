@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,6 +57,7 @@ def deliver(
     project: Project,
     address: StoreAddress,
     note: Callable[[str], None],
+    secrets: Collection[str] = (),
     *,
     redirect: bool = False,
 ) -> Delivery:
@@ -72,7 +73,7 @@ def deliver(
     if meant_for and meant_for != address.server and not redirect:
         advice = "set MLFLOW_TRACKING_URI to that, or deliver it here all the same: nbtools sync --redirect"
         return Delivery(run, (f"it is meant for {meant_for}: {advice}",))
-    tracker = MlflowTracker(address, project.root, note, resuming=True)
+    tracker = MlflowTracker(address, project.root, note, resuming=True, secrets=secrets)
     with tempfile.TemporaryDirectory(dir=project.state, prefix="sync-") as folder:
         notebooks = _Notebooks(database, Store(project.store), Path(folder), project)
         for event in [*events, *_ends_of_an_aborted_run(events)]:

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -46,6 +46,8 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+#: Begins the names of variables that MLflow, and the clients of its stores, read credentials from.
+_NEEDED = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "PG", "MYSQL_")
 _PARENT = ""
 #: Notebooks come first; what is not delivered meanwhile is delivered at the end.
 _NICENESS = 10
@@ -67,6 +69,8 @@ class MlflowTracker:
         Whether whoever asks for what only MLflow knows should not be kept waiting.
     resuming
         Whether MLflow may know of the run already: what it has is completed, not made again.
+    secrets
+        Variables of the environment that hold secrets of notebooks: the process gets only those that MLflow may need.
 
     Raises
     ------
@@ -82,6 +86,7 @@ class MlflowTracker:
         *,
         hurry: Callable[[], bool] = bool,
         resuming: bool = False,
+        secrets: Collection[str] = (),
     ) -> None:
         self._note = note
         self._hurry = hurry
@@ -95,7 +100,7 @@ class MlflowTracker:
             1,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_prepare,
-            initargs=(os.getpid(), _QUIET),
+            initargs=(os.getpid(), _QUIET, [name for name in secrets if not name.startswith(_NEEDED)]),
         )
         self._pending: list[tuple[str, Future[Any]]] = []
         self._parent: Future[Any] | None = None
@@ -316,8 +321,10 @@ def _call(module: str, verb: str, *arguments: Any) -> Any:
     return getattr(importlib.import_module(f"nbtools.tracking.{module}"), verb)(*arguments)
 
 
-def _prepare(parent: int, environment: Mapping[str, str]) -> None:
+def _prepare(parent: int, environment: Mapping[str, str], without: Collection[str]) -> None:
     """Make the process quiet, deaf to Ctrl-C while it delivers, and end it when its parent has gone."""
+    for name in without:
+        os.environ.pop(name, None)
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Everything is delivered by then. First in, last out: MLflow's own handlers still run, but nobody waits

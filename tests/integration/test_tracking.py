@@ -190,6 +190,22 @@ def test_store_of_an_older_mlflow_is_an_error_with_the_command_that_upgrades_it(
     tracker.close()
 
 
+def test_tracking_process_has_no_secrets_but_those_that_mlflow_may_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {"DB_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY"}
+    for name in secrets:
+        monkeypatch.setenv(name, "hunter2")
+    tracker = MlflowTracker(resolve(tmp_path, Tracking(), "small", {}), tmp_path, print, secrets=secrets)
+    found = {name: tracker._pool.submit(os.getenv, name).result() for name in secrets}
+    assert found == {
+        "DB_PASSWORD": None,
+        "MLFLOW_TRACKING_TOKEN": "hunter2",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+    }
+    tracker.close()
+
+
 def test_tracking_process_ends_when_nbtools_is_killed(tmp_path: Path) -> None:
     script = f"""
     import multiprocessing, os, pathlib
