@@ -140,8 +140,8 @@ def test_a_stage_without_an_input_that_is_missing_is_not_missed_where_it_is_skip
 @pytest.mark.parametrize(
     ("when", "said"),
     [
-        ("fit.roc > 0.6", "did not log the metric 'roc'"),
-        ("fit.auc == 'high' or fit.auc > 'low'", "not supported"),
+        ("publish and fit.roc > 0.6", "did not log the metric 'roc'"),
+        ("publish and (fit.auc == 'high' or fit.auc > 'low')", "not supported"),
     ],
 )
 def test_a_condition_that_cannot_be_judged_fails_its_stage_alone(

@@ -294,8 +294,10 @@ def test_params_of_the_failed_run_hold_for_what_is_resumed(failed: SmallProject)
 
 
 def test_nothing_is_resumed_where_nothing_is_kept(failed: SmallProject) -> None:
-    os.kill(the_kept(failed).pid, signal.SIGKILL)
+    kernel = the_kept(failed)
+    os.kill(kernel.pid, signal.SIGKILL)
     wait_until(lambda: not kept.kept_kernels(Project(failed.root)))
+    wait_until(lambda: not Path(f"/proc/{kernel.before_pid}").exists())
     with pytest.raises(UsageError, match="no kernel of 'split' is kept"):
         nbtools.api.resume("split", project=failed.root)
     assert nbtools.api.debug("split", project=failed.root) is None

@@ -320,8 +320,9 @@ mlflow.log_metric("after_autolog", 1)
 
 @pytest.mark.parametrize("cold", [False, True])
 def test_what_is_logged_after_autolog_or_a_finished_run_lands_in_the_stages_run(
-    tmp_path: Path, cold: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cold: bool
 ) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # set by another test's `set_tracking_uri`
     gate = 'gates: ["after_all > 0"]'
     project = one_stage(tmp_path, AFTER_RUNS, "mlflow.log_metric('after_all', 4)", options=gate)
     state = project.run(track=True, cold=cold)

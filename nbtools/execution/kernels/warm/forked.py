@@ -168,10 +168,13 @@ class ForkedKernel:
         """
         if not at_once:
             self.send({"do": "stop"})
-            with contextlib.suppress(TimeoutError):
-                for frame in self.frames(time.monotonic() + _END_S):
-                    if frame and frame[0] == wire.MESSAGE:
-                        heed(wire.unpacked_message(frame[1])[0])
+            deadline = time.monotonic() + _END_S
+            for frame in self.frames(None):
+                if frame and frame[0] == wire.MESSAGE:
+                    heed(wire.unpacked_message(frame[1])[0])
+                    deadline = time.monotonic() + _END_S  # it may have been kept waiting
+                elif time.monotonic() > deadline:
+                    break
         if self.running():
             send_signal(self.pid, signal.SIGKILL)
             self._process.await_end(_END_S)

@@ -384,6 +384,7 @@ class Shell:
             return {}
         mine, its = socket.socketpair()
         self.forking = True
+        kernel = os.getpid()
         between = os.fork()
         if between == 0 and os.fork():
             os._exit(0)  # it becomes the zygote's child: a cell that waits for its own must not wait for it
@@ -400,7 +401,7 @@ class Shell:
             os._exit(0)
         its.close()
         self.line.connection.close()
-        file = fork_on_request(place)
+        file = fork_on_request(place, kernel)
         asyncio.set_event_loop(asyncio.new_event_loop())  # the other one's is the other one's
         return {"do": "keep", "connection_file": file}
 
@@ -574,18 +575,28 @@ def main(connection: socket.socket, control: list[socket.socket]) -> None:
     zygote.Zygote(control[0], [], branch, zygote.why_not_forked).run()
 
 
-def fork_on_request(place: str) -> str:
+def fork_on_request(place: str, kernel: int) -> str:
     """Return, in a fork for each request at the socket ``place``, the connection file that it names.
 
-    Whoever asks is told the fork's process id. The fork before ends: its state is spoilt.
+    Whoever asks is told the fork's process id. The fork before ends: its state is spoilt. All end with the
+    process ``kernel``.
     """
     os.setsid()  # from now on it is interrupted alone
     _forget_outputs()
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(place)
     listening.listen()
+    try:
+        watched = os.pidfd_open(kernel)
+    except ProcessLookupError:
+        os._exit(0)
     pid = 0
     while True:
+        if watched in select.select([listening.fileno(), watched], [], [])[0]:
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+            os._exit(0)
         asking, _ = listening.accept()
         with asking, contextlib.suppress(OSError):
             file = asking.recv(4096).decode()
@@ -601,6 +612,7 @@ def fork_on_request(place: str) -> str:
                 os.setsid()
                 zygote.end_with_parent(here)
                 listening.close()
+                os.close(watched)
                 return file
             asking.sendall(str(pid).encode())
 
