@@ -107,8 +107,8 @@ class AttachedClient(ManagedClient):
 
     def _attach(self) -> None:
         deadline = time.monotonic() + _READY_S
-        while not Path(self._connection_file).exists() and time.monotonic() < deadline:
-            time.sleep(0.05)  # it was woken a moment ago
+        while not _is_written(Path(self._connection_file)) and time.monotonic() < deadline:
+            time.sleep(0.05)  # it was forked a moment ago
         self.kc.load_connection_file()
         self.kc.start_channels()
         run_sync(self._ready)()
@@ -116,6 +116,14 @@ class AttachedClient(ManagedClient):
 
     async def _ready(self) -> None:
         await self.kc.wait_for_ready(timeout=_READY_S)
+
+
+def _is_written(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _take_over(notebook: Any, done: Any, cell: int) -> int:

@@ -330,9 +330,12 @@ class Dormant:
         self.pid = pid
         self._connection = connection
 
-    def wake(self, place: str) -> None:
-        """Have it fork a kernel whenever somebody asks for one at the socket ``place``."""
-        self._connection.sendall(place.encode())
+    def wake(self, place: str) -> bool:
+        """Have it fork a kernel whenever somebody asks for one at the socket ``place``; tell whether it will."""
+        with contextlib.suppress(OSError):
+            self._connection.sendall(place.encode())
+            return bool(self._connection.recv(1))
+        return False
 
     def end(self) -> None:
         """The cell has passed: the state from before it is of no use."""
@@ -399,9 +402,8 @@ class Shell:
         place = its.recv(4096).decode()  # nothing once the kernel has ended
         if not place:
             os._exit(0)
-        its.close()
         self.line.connection.close()
-        file = fork_on_request(place, kernel)
+        file = fork_on_request(place, its, kernel)
         asyncio.set_event_loop(asyncio.new_event_loop())  # the other one's is the other one's
         return {"do": "keep", "connection_file": file}
 
@@ -575,11 +577,17 @@ def main(connection: socket.socket, control: list[socket.socket]) -> None:
     zygote.Zygote(control[0], [], branch, zygote.why_not_forked).run()
 
 
-def fork_on_request(place: str, kernel: int) -> str:
+def fork_on_request(place: str, waiting: socket.socket, kernel: int) -> str:
     """Return, in a fork for each request at the socket ``place``, the connection file that it names.
 
-    Whoever asks is told the fork's process id. The fork before ends: its state is spoilt. All end with the
-    process ``kernel``.
+    Whoever asks is told the fork's process id. The fork before ends: its state is spoilt.
+
+    Parameters
+    ----------
+    waiting
+        Who is there is told when requests can be made.
+    kernel
+        The process with whose end all this ends.
     """
     os.setsid()  # from now on it is interrupted alone
     _forget_outputs()
@@ -590,6 +598,8 @@ def fork_on_request(place: str, kernel: int) -> str:
         watched = os.pidfd_open(kernel)
     except ProcessLookupError:
         os._exit(0)
+    with waiting:
+        waiting.sendall(b".")
     pid = 0
     while True:
         if watched in select.select([listening.fileno(), watched], [], [])[0]:
@@ -635,8 +645,7 @@ def be_kept(shell: Shell, connection_file: str, before: str) -> None:
     """
     _forget_outputs()
     dormant = 0
-    if shell.dormant and before:
-        shell.dormant.wake(before)
+    if shell.dormant and before and shell.dormant.wake(before):
         dormant = shell.dormant.pid
     session, interactive = shell.session, shell.kernel.shell
     type(shell.kernel).clear_instance()
