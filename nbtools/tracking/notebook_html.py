@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import bleach
@@ -42,12 +43,18 @@ def attach_notebook(uri: str, attempt: str, path: str) -> None:
 def render(path: Path) -> str:
     """Return one page that loads nothing from elsewhere; scripts in outputs are taken out, never run."""
     notebook = nbformat.read(path, as_version=4)
+    body, _ = _exporter().from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
+    return str(body)
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    """Return what makes pages; its templates are compiled once."""
     exporter = HTMLExporter(template_name="lab", sanitize_html=True, embed_images=True)
     exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = exporter.widget_renderer_url = ""
     # nbconvert's own filter shows headings, paragraphs and tables as source text.
     exporter.register_filter("clean_html", clean)
-    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
-    return str(body)
+    return exporter
 
 
 def clean(markup: str | bytes) -> str:

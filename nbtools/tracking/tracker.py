@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import json
 import multiprocessing
@@ -50,7 +51,7 @@ _QUIET = {
 _NEEDED = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "PG", "MYSQL_")
 _PARENT = ""
 #: Notebooks come first; what is not delivered meanwhile is delivered at the end.
-_NICENESS = 10
+_NICENESS = 5
 _STATUS = {"passed": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
@@ -333,8 +334,17 @@ def _prepare(parent: int, environment: Mapping[str, str], without: Collection[st
 
     end_with(parent)
     slow_extras.leave_out()
-    os.nice(_NICENESS)
+    _step_back()
     importlib.import_module("nbtools.tracking.worker")
+
+
+def _step_back() -> None:
+    """Let notebooks go first."""
+    os.nice(_NICENESS)
+    with contextlib.suppress(OSError):
+        # Linux weighs sessions against each other before it looks at what is nice within one.
+        os.setsid()
+        Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
 
 
 def _distinct(artifacts: tuple[Artifact, ...]) -> list[Artifact]:
