@@ -16,18 +16,10 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.launcher import launch_kernel
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
-from nbtools.execution.kernels import guardian
-from nbtools.execution.kernels.processes import send_signal
+from nbtools.execution.kernels.processes import guarded, send_signal
 
 #: As which jupyter_client knows the provisioner.
 GUARDED = "nbtools-guarded"
-
-
-def guarded(command: Sequence[str], reports: int | None = None) -> list[str]:
-    """Return what runs a command below guardians; ``reports`` is a descriptor that it is to inherit."""
-    told = "" if reports is None else str(reports)
-    # Isolated and without site-packages: it starts in some 10 ms, whatever the environment of the command says.
-    return [sys.executable, "-I", "-S", guardian.__file__, str(os.getpid()), told, *command]
 
 
 class GuardedProvisioner(LocalProvisioner):

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from nbtools.execution.kernels.guarded import guarded
+from nbtools.execution.kernels.processes import guarded
 from nbtools.execution.kernels.warm import zygote
 from nbtools.execution.kernels.warm.forked import ForkedKernel, ForkedProcess
 from nbtools.execution.kernels.warm.forker import Cold, Forker, ForkJob
