@@ -27,7 +27,7 @@ _os.environ.update({variables!r})
 if "mlflow" in _sys.modules:
     try:
         _sys.modules["mlflow"].tracking.fluent._active_run_stack.get().clear()
-    except Exception:
+    except AttributeError:  # of another MLflow
         pass
 del _os, _sys
 """
