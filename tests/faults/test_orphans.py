@@ -222,10 +222,13 @@ def test_kept_kernel_outlives_a_killed_run_and_nothing_else_does(tmp_path: Path)
     started = Started(project, "--debug", "--jobs", "2")
     wait_until(lambda: list((tmp_path / ".nbtools/kept").glob("*.json")))
     (kept,) = kept_kernels(Project(tmp_path))
-    started.programs = [item for item in started.programs if item.pid != kept.pid]
+    state = (kept.pid, kept.before_pid)  # the failed cell's, and that from before it
+    started.programs = [item for item in started.programs if item.pid not in state]
     started.process.kill()
     started.process.communicate()
     started.programs_have_ended()
     assert kept_kernels(Project(tmp_path)) == [kept]
+    assert kept.before_pid
+    assert not kept.is_spoilt
     end(Project(tmp_path), kept)
     nobody_is_left(project)
