@@ -1,5 +1,5 @@
 """The command line: a view over ``nbtools.api``; no decision is taken here."""
 
-from nbtools.cli.commands import main
+from nbtools.cli.main import main
 
 __all__ = ["main"]

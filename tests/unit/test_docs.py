@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nbtools import api
-from nbtools.cli.commands import cli
+from nbtools.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

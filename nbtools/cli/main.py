@@ -1,0 +1,92 @@
+"""The entry of the command line: the group of all commands, and how mistakes are told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+import nbtools
+from nbtools import api
+from nbtools.cli import jupyter, looking, running, upkeep, views
+from nbtools.cli.group import SuggestingGroup
+from nbtools.errors import NbtoolsError
+from nbtools.execution import slow_extras
+
+_EPILOG = "Exit codes: 0 done, 1 a run failed, 2 wrong use or wrong pipelines.yaml, 130/143 interrupted."
+_COMMANDS = (
+    running.run,
+    looking.plan,
+    looking.why,
+    looking.status,
+    looking.history,
+    looking.show,
+    looking.graph,
+    jupyter.open_stage,
+    jupyter.lab,
+    jupyter.debug,
+    running.resume,
+    upkeep.sync,
+    upkeep.fsck,
+    upkeep.gc,
+    looking.schema,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    slow_extras.leave_out()
+    try:
+        code = cli.main(args=arguments, prog_name="nbtools", standalone_mode=False)
+        sys.stdout.flush()
+    except NbtoolsError as error:
+        _print_error(error)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever reads has enough (nbtools history | head); nothing more can be printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    sys.exit(code or 0)
+
+
+def _print_error(error: NbtoolsError) -> None:
+    context = click.get_current_context(silent=True)
+    if "--json" in sys.argv[1:] and context is None:
+        click.echo(json.dumps({"errors": [views.record(problem) for problem in error.problems]}))
+    for problem in error.problems:
+        click.echo(f"{click.style('error', fg='red', bold=True)}: {problem}", err=True)
+
+
+@click.group(
+    cls=SuggestingGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
+)
+@click.option(
+    "--project", "-C", type=click.Path(path_type=Path), help="Folder of the project.  [default: here]"
+)
+@click.version_option(nbtools.__version__, prog_name="nbtools")
+@click.pass_context
+def cli(ctx: click.Context, project: Path | None) -> None:
+    """Notebooks as cached, tracked pipelines.
+
+    Alone, it prints what the project holds and the next sensible command.
+    """
+    ctx.obj = project
+    if ctx.invoked_subcommand is None:
+        click.echo(views.overview_text(api.status(project)))
+
+
+for _command in _COMMANDS:
+    cli.add_command(_command)
