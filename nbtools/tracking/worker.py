@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from nbtools.execution import slow_extras
+
 #: What MLflow would cut without a word (mlflow/utils/validation.py).
 _LONGEST_PARAM = 6_000
 _LONGEST_TAG = 8_000
@@ -76,8 +78,10 @@ def _ids(attempt: str) -> tuple[str, str]:
     return _begun[attempt]
 
 
-def ready(_uri: str) -> None:
-    """Do nothing: whoever asks starts the process."""
+def ready(uri: str) -> None:
+    """Get ready for the store: whoever asks starts the process."""
+    with slow_extras.left_out():
+        _client(uri)
 
 
 def describe(uri: str, attempt: str, tags: Mapping[str, str], inputs: Sequence[Mapping[str, Any]]) -> None:
