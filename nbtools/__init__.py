@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nbtools.api import (
+        best,
+        compare,
         debug,
         find,
         fsck,
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
         plan,
         resume,
         run,
+        runs,
         schema,
         show,
         status,
         sync,
         why,
     )
+    from nbtools.api import plots as plots
     from nbtools.registry.package import PackagedVersion, package
 
 __version__ = "0.1.0"
@@ -34,6 +38,8 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(
         (
+            "best",
+            "compare",
             "debug",
             "find",
             "fsck",
@@ -44,6 +50,7 @@ _HOMES = {
             "plan",
             "resume",
             "run",
+            "runs",
             "schema",
             "show",
             "status",
@@ -57,6 +64,8 @@ _HOMES = {
 
 __all__ = [
     "PackagedVersion",
+    "best",
+    "compare",
     "debug",
     "find",
     "fsck",
@@ -66,8 +75,10 @@ __all__ = [
     "lab",
     "package",
     "plan",
+    "plots",
     "resume",
     "run",
+    "runs",
     "schema",
     "show",
     "status",
@@ -77,6 +88,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return importlib.import_module("nbtools.api.plots")
     if name not in _HOMES:
         raise AttributeError(f"module 'nbtools' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from nbtools.api.debugging import debug, resume
 from nbtools.api.delivering import sync
+from nbtools.api.experiments import RunSearch, best, compare, names_of, runs, search, unknown_names
 from nbtools.api.lab import LabCommand, lab
 from nbtools.api.looking import (
     ProjectStatus,
@@ -25,16 +26,22 @@ from nbtools.api.running import Listener, run
 from nbtools.api.upkeep import fsck, gc
 from nbtools.execution.state import RunState
 from nbtools.pipeline.explain import Explanation
+from nbtools.tracking.experiments import Level, TrackedRun
 from nbtools.tracking.history import HistoryRow
 
 __all__ = [
     "Explanation",
     "HistoryRow",
     "LabCommand",
+    "Level",
     "Listener",
     "ProjectStatus",
+    "RunSearch",
     "RunState",
     "StageStatus",
+    "TrackedRun",
+    "best",
+    "compare",
     "debug",
     "find",
     "fsck",
@@ -42,12 +49,16 @@ __all__ = [
     "graph",
     "history",
     "lab",
+    "names_of",
     "plan",
     "resume",
     "run",
+    "runs",
     "schema",
+    "search",
     "show",
     "status",
     "sync",
+    "unknown_names",
     "why",
 ]

@@ -17,7 +17,7 @@ import click
 
 import nbtools
 from nbtools import api
-from nbtools.cli import jupyter, looking, running, upkeep, views
+from nbtools.cli import jupyter, looking, running, runs, upkeep, views
 from nbtools.cli.group import SuggestingGroup
 from nbtools.errors import NbtoolsError
 from nbtools.execution import slow_extras
@@ -31,6 +31,7 @@ _COMMANDS = (
     looking.history,
     looking.show,
     looking.graph,
+    runs.runs,
     jupyter.open_stage,
     jupyter.lab,
     jupyter.debug,
