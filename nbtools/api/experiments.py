@@ -203,13 +203,17 @@ def compare(
             f"it takes two runs to compare: {one}", fix="nbtools runs compare latest~1 latest"
         )
     everything = [details(store, run) for run in chosen]
-    found = comparing.compare(everything, _code(store, everything))
+    stages = comparing.common_stages(everything)
+    found = comparing.compare(everything, _code(store, everything, stages))
     if html is not None:
         from nbtools.execution.files import explained, write_atomically
         from nbtools.reports.compare_page import page
 
-        shown = frame([replace(item.run, params=item.params, metrics=item.metrics) for item in everything])
-        content = page(found, shown, _histories(store, found.labels, everything))
+        shown = [
+            replace(item.run, params=comparing.params(item, stages), metrics=comparing.metrics(item, stages))
+            for item in everything
+        ]
+        content = page(found, frame(shown), _histories(store, found.labels, everything, stages))
         with explained(f"cannot write {html}"):
             write_atomically(Path(html), content.encode("utf-8", "replace"))
     return found
@@ -293,21 +297,22 @@ def _listed(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) and given else tuple(given)
 
 
-def _code(store: Experiments, everything: Sequence[RunDetails]) -> list[CodeDifference]:
+def _code(
+    store: Experiments, everything: Sequence[RunDetails], stages: Sequence[str]
+) -> list[CodeDifference]:
     """Return how the notebooks of each run differ from those of the first; only those with other bytes are read."""
-    from nbtools.reports.compare import CodeDifference, short_labels
+    from nbtools.reports.compare import short_labels
 
     first, *others = everything
     _, *labels = short_labels([item.run for item in everything])
     found = []
     for label, other in zip(labels, others, strict=True):
-        for name in sorted({*first.notebooks, *other.notebooks}):
-            was, now = first.notebooks.get(name), other.notebooks.get(name)
-            if was is None or now is None:
-                having = "only the first run has" if now is None else "the first run does not have"
-                found.append(CodeDifference(label, name, missing=f"{having} this notebook"))
-            elif was.digest != now.digest:
-                changes = _cells(store, label, name, was, now)
+        pairs = [("", first, other), *((stage, first.stages[stage], other.stages[stage]) for stage in stages)]
+        for stage, one, two in pairs:
+            was, now = one.notebook, two.notebook
+            # Two different notebooks are no versions of one: that they differ, `source` says.
+            if was and now and was.path == now.path and was.digest != now.digest:
+                changes = _cells(store, label, stage or now.path, was, now)
                 found += [changes] if changes.cells or changes.missing else []
     return found
 
@@ -317,29 +322,28 @@ def _cells(store: Experiments, label: str, name: str, was: NotebookRef, now: Not
     from nbtools.reports.compare_code import cell_changes
     from nbtools.tracking.experiments_detail import notebook
 
-    texts = [notebook(store, ref) for ref in (was, now)]
-    if None in texts:
-        return CodeDifference(
-            label, name, missing="it differs, but MLflow does not have both executed notebooks"
-        )
+    before, after = notebook(store, was), notebook(store, now)
+    if before is None or after is None:
+        missing = "it differs, but MLflow does not have both executed notebooks"
+        return CodeDifference(label, name, missing=missing)
     try:
-        return CodeDifference(label, name, cell_changes(texts[0] or "", texts[1] or ""))
+        return CodeDifference(label, name, cell_changes(before, after))
     except ValueError as error:
         return CodeDifference(label, name, missing=str(error))
 
 
 def _histories(
-    store: Experiments, labels: Sequence[str], everything: Sequence[RunDetails]
+    store: Experiments, labels: Sequence[str], everything: Sequence[RunDetails], stages: Sequence[str]
 ) -> dict[str, dict[str, list[Point]]]:
     """Return all values of each metric that a run has logged more than once, by metric and label."""
     found: dict[str, dict[str, list[Point]]] = {}
     for label, item in zip(labels, everything, strict=True):
-        for part in item.parts:
-            prefix = f"{part.stage}." if len(item.parts) > 1 and part.stage else ""
-            for metric in sorted(part.metrics):
-                found.setdefault(f"{prefix}{metric}", {})[label] = store.history(part.run_id, metric)
+        for prefix, part in [("", item), *((f"{stage}.", item.stages[stage]) for stage in stages)]:
+            for metric in part.run.metrics:
+                points = store.history(part.run.run_id, metric)
+                found.setdefault(f"{prefix}{metric}", {})[label] = points
     return {
-        metric: points
-        for metric, points in sorted(found.items())
-        if any(len(values) > 1 for values in points.values())
+        metric: found[metric]
+        for metric in sorted(found)
+        if any(len(points) > 1 for points in found[metric].values())
     }

@@ -48,17 +48,38 @@ def runs_text(
     """Return runs as a table."""
     if not runs:
         return "no runs"
-    params = names_of((run.params for run in runs), params)
-    metrics = names_of((run.metrics for run in runs), metrics)
-    finished = all(run.status == "FINISHED" for run in runs)
-    state = [] if finished else ["status"]
+    shown_params = names_of((run.params for run in runs), params)
+    shown_metrics = names_of((run.metrics for run in runs), metrics)
+    hidden: list[str] = []
+    while True:
+        drawn = text.table(*_columns(runs, shown_params, shown_metrics))
+        widest = max(map(text.display_width, drawn.splitlines()))
+        # Who chose the columns gets them, cut if need be; of all that there are, those that fit are shown.
+        longer = max(shown_params, shown_metrics, key=len)
+        if width is None or widest <= width or not longer or (params, metrics) != (None, None):
+            break
+        hidden.insert(0, longer.pop())
+    headers, rows = _columns(runs, shown_params, shown_metrics)
+    align = "<" * (len(headers) - len(shown_metrics)) + ">" * len(shown_metrics)
+    lines = [text.table(headers, rows, width=width, align=align)]
+    if hidden:
+        count = f"{len(hidden)} more column{'s' * (len(hidden) > 1)}"
+        lines.append(f"{count}: --filter-metrics and --filter-params choose, --csv - has all")
+    return "\n".join(lines)
+
+
+def _columns(
+    runs: Sequence[TrackedRun], params: Sequence[str], metrics: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return headers and rows; the status only if it is not that of all who finished."""
+    state = [] if all(run.status == "FINISHED" for run in runs) else ["status"]
     headers = ["run", "time", "name", *state, "user", "source", "version", *params, *metrics]
     rows = [
         [
             run.run_id[:_ID],
             text.moment(run.started_at),
             run.name,
-            *([] if finished else [run.status.lower()]),
+            *(run.status.lower() for _ in state),
             run.user,
             run.source,
             run.version[:_ID],
@@ -67,8 +88,7 @@ def runs_text(
         ]
         for run in runs
     ]
-    align = "<" * (len(headers) - len(metrics)) + ">" * len(metrics)
-    return text.table(headers, rows, width=width, align=align)
+    return headers, rows
 
 
 def runs_csv(runs: Sequence[TrackedRun], metrics: Sequence[str] | None, params: Sequence[str] | None) -> str:

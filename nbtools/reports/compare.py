@@ -77,19 +77,20 @@ class Comparison:
 def compare(runs: Sequence[RunDetails], code: Sequence[CodeDifference] = ()) -> Comparison:
     """Return what differs between runs; metrics and durations with the difference from the first."""
     labels = short_labels([item.run for item in runs])
+    stages = common_stages(runs)
     groups: list[tuple[str, list[Mapping[str, str | float]]]] = [
         ("run", [_about(item.run) for item in runs]),
-        ("param", [dict(item.params) for item in runs]),
-        ("metric", [dict(item.metrics) for item in runs]),
-        ("data", [dict(item.data) for item in runs]),
+        ("param", [dict(params(item, stages)) for item in runs]),
+        ("metric", [dict(metrics(item, stages)) for item in runs]),
+        ("data", [_data(item, stages) for item in runs]),
     ]
-    known = [item.packages is not None for item in runs]
-    if all(known):
-        groups.append(("package", [dict(item.packages or {}) for item in runs]))
-    notes = []
-    if not all(known):
-        without = ", ".join(label for label, has in zip(labels, known, strict=True) if not has)
-        notes.append(f"packages cannot be compared: they were not recorded for {without}")
+    packages = [_packages(item, stages) for item in runs]
+    notes = [f"{note} cannot be compared" for note in _not_in_all(labels, runs, stages)]
+    if None in packages:
+        without = [label for label, found in zip(labels, packages, strict=True) if found is None]
+        notes.append(f"packages cannot be compared: they were not recorded for {', '.join(without)}")
+    else:
+        groups.append(("package", [dict(found or {}) for found in packages]))
     groups.append(("duration", [_took(item.run) for item in runs]))
     found: list[Difference] = []
     same = 0
@@ -98,6 +99,50 @@ def compare(runs: Sequence[RunDetails], code: Sequence[CodeDifference] = ()) -> 
         found += different
         same += alike if kind in ("param", "metric", "data", "package") else 0
     return Comparison(labels, tuple(item.run for item in runs), tuple(found), tuple(code), same, tuple(notes))
+
+
+def common_stages(runs: Sequence[RunDetails]) -> tuple[str, ...]:
+    """Return the stages that all of the runs have; none if they are the runs of stages."""
+    return tuple(sorted(set.intersection(*(set(item.stages) for item in runs))))
+
+
+def params(item: RunDetails, stages: Sequence[str]) -> dict[str, str]:
+    """Return the params of a run and of some of its stages, as ``train.fit.alpha``."""
+    own = {} if stages else dict(item.run.params)  # what a pipeline was given reaches its stages
+    return own | {
+        f"{stage}.{name}": value for stage in stages for name, value in item.stages[stage].run.params.items()
+    }
+
+
+def metrics(item: RunDetails, stages: Sequence[str]) -> dict[str, float]:
+    """Return the metrics of a run and of some of its stages, as ``train.fit.rmse``."""
+    return dict(item.run.metrics) | {
+        f"{stage}.{name}": value for stage in stages for name, value in item.stages[stage].run.metrics.items()
+    }
+
+
+def _data(item: RunDetails, stages: Sequence[str]) -> dict[str, str | float]:
+    found: dict[str, str | float] = dict(item.data)
+    for stage in stages:
+        for name, digest in item.stages[stage].data.items():
+            kind, _, dataset = name.partition(" ")
+            found[f"{kind} {stage}.{dataset}"] = digest
+    return found
+
+
+def _packages(item: RunDetails, stages: Sequence[str]) -> dict[str, str] | None:
+    """Return the versions that a run, or any of its stages, recorded; None if none did."""
+    recorded = [item.packages, *(item.stages[stage].packages for stage in stages)]
+    known = [found for found in recorded if found is not None]
+    return {name: version for found in known for name, version in found.items()} if known else None
+
+
+def _not_in_all(labels: Sequence[str], runs: Sequence[RunDetails], stages: Sequence[str]) -> list[str]:
+    return [
+        f"{', '.join(others)} of {label}"
+        for label, item in zip(labels, runs, strict=True)
+        if (others := sorted(set(item.stages) - set(stages)))
+    ]
 
 
 def short_labels(runs: Sequence[TrackedRun]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbtools.tracking.experiments import Columns, Experiments, TrackedRun
@@ -28,31 +28,23 @@ class RunDetails:
 
     Parameters
     ----------
-    run
-        The run itself.
-    params, metrics
-        Its own; of a pipeline's run also those of its stages, as ``train.fit.alpha``.
     data
         Digests by ``input NAME`` and ``output NAME``.
     packages
         Versions by name, with ``python``; None if they were not recorded.
-    notebooks
-        By stage; by path if the run is that of a single stage.
-    parts
-        The runs that all this is from: this one, and those of its stages.
+    stages
+        Of a pipeline's run: what it executed of each stage, or what made the result that it found up to date.
     """
 
     run: TrackedRun
-    params: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     packages: Mapping[str, str] | None = None
-    notebooks: Mapping[str, NotebookRef] = field(default_factory=dict)
-    parts: tuple[TrackedRun, ...] = ()
+    notebook: NotebookRef | None = None
+    stages: Mapping[str, RunDetails] = field(default_factory=dict)
 
 
 def details(experiments: Experiments, run: TrackedRun) -> RunDetails:
-    """Return all that MLflow holds of a run; of a pipeline's run, all of its stages, reused ones too.
+    """Return all that MLflow holds of a run; of a pipeline's run, that of all its stages, too.
 
     Parameters
     ----------
@@ -64,20 +56,11 @@ def details(experiments: Experiments, run: TrackedRun) -> RunDetails:
     OperationError
         If the store cannot be read.
     """
+    alone = _of_one(experiments, run)
     if run.stage or not run.tags.get("nbtools.targets"):
-        return _of_one(experiments, run, "")
-    parts = [_of_one(experiments, run, "")]
-    parts += [_of_one(experiments, stage, f"{stage.stage}.") for stage in _stages(experiments, run)]
-    packages = [part.packages for part in parts if part.packages is not None]
-    return RunDetails(
-        run,
-        _joined(part.params for part in parts),
-        _joined(part.metrics for part in parts),
-        _joined(part.data for part in parts),
-        _joined(packages) if packages else None,
-        _joined(part.notebooks for part in parts),
-        tuple(part.run for part in parts),
-    )
+        return alone
+    stages = {stage.stage: _of_one(experiments, stage) for stage in _stages(experiments, run)}
+    return replace(alone, stages=stages)
 
 
 def notebook(experiments: Experiments, ref: NotebookRef) -> str | None:
@@ -88,23 +71,16 @@ def notebook(experiments: Experiments, ref: NotebookRef) -> str | None:
     return None
 
 
-def _of_one(experiments: Experiments, run: TrackedRun, prefix: str) -> RunDetails:
+def _of_one(experiments: Experiments, run: TrackedRun) -> RunDetails:
     path = run.tags.get("nbtools.notebook", "")
+    data = {
+        f"{kind.split('.')[1]} {name.removeprefix(kind)}": value
+        for kind in _DATA
+        for name, value in run.tags.items()
+        if name.startswith(kind)
+    }
     ref = NotebookRef(path, run.tags.get("nbtools.notebook_digest", ""), run.run_id)
-    return RunDetails(
-        run,
-        {f"{prefix}{name}": value for name, value in run.params.items()},
-        {f"{prefix}{name}": value for name, value in run.metrics.items()},
-        {
-            f"{kind.split('.')[1]} {prefix}{name.removeprefix(kind)}": value
-            for kind in _DATA
-            for name, value in run.tags.items()
-            if name.startswith(kind)
-        },
-        _packages(experiments, run),
-        {prefix.removesuffix(".") or path: ref} if path else {},
-        (run,),
-    )
+    return RunDetails(run, data, _packages(experiments, run), ref if path else None)
 
 
 def _packages(experiments: Experiments, run: TrackedRun) -> dict[str, str] | None:
@@ -143,7 +119,3 @@ def _json(content: bytes | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _joined(parts: Any) -> dict[str, Any]:
-    return {name: value for part in parts for name, value in part.items()}

@@ -16,6 +16,7 @@ _PIECE = re.compile(
     r"'[^']*'|\"[^\"]*\"|`[^`]*`|(?P<and>\band\b)|(?P<or>\bor\b)|.", re.IGNORECASE | re.DOTALL
 )
 _ENTITY = re.compile(r"\s*`?(\w+)`?\s*\.")
+_LISTS = re.compile(r"(?:\.| specified\.)? Valid (?:keys|values) are | not one of ")
 _NUMBERS = "=, !=, >, >=, <, <= and a number"
 _TEXTS = "=, !=, LIKE, ILIKE and a text in quotes ('0.5')"
 _ALLOWED = {
@@ -23,7 +24,8 @@ _ALLOWED = {
     "parameter": f"params.NAME takes {_TEXTS}, IS NULL or IS NOT NULL; MLflow keeps params as texts",
     "tag": f"tags.NAME takes {_TEXTS}, IS NULL or IS NOT NULL",
     "dataset": f"datasets.name, .digest and .context take {_TEXTS}, IN or NOT IN",
-    "attribute": f"attributes.start_time and .end_time (ms) take {_NUMBERS}; the others {_TEXTS}; run_id IN (…), too",
+    "attribute": f"attributes.start_time and .end_time (ms) take {_NUMBERS}; .run_id (IN, too), .run_name, .status, "
+    f".user_id and .artifact_uri take {_TEXTS}",
 }
 _GENERAL = (
     "conditions are joined by AND, as in \"metrics.r2 > 0.24 and params.alpha = '0.5'\"; they begin with metrics., "
@@ -146,5 +148,7 @@ def _error(text: str, start: int, length: int, reason: str, fix: str) -> UsageEr
 
 
 def _first_line(error: Exception) -> str:
+    """Return what MLflow says, without its lists of what is valid: they are sets, in another order each time."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else f"it cannot be read ({type(error).__name__})")[:300]
+    said = _LISTS.split(lines[0])[0] if lines else f"it cannot be read ({type(error).__name__})"
+    return said[:300]

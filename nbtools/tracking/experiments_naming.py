@@ -9,6 +9,7 @@ none is named. ``latest:fit`` is the latest that executed ``fit``.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nbtools.errors import UsageError, suggest
@@ -102,7 +103,7 @@ def _stage_runs(experiments: Experiments, name: RunName) -> list[TrackedRun]:
         )
     kept = [run for run in of_run if is_stage(run.stage, name.stage)]
     if not kept:
-        executed = {run.stage for run in of_run}
+        executed = _spellings(run.stage for run in of_run)
         message = f"the run {of_run[0].run} executed no stage {name.stage!r}"
         fix = f"{suggest(name.stage, executed, 'stage')}; latest:{name.stage} is the latest run that did"
         raise UsageError.of(message, fix=fix)
@@ -113,11 +114,9 @@ def _latest_of_stage(experiments: Experiments, name: RunName) -> list[TrackedRun
     """Return what the latest run (or one so many before it) executed of a stage; no more is read than that takes."""
     order: list[str] = []
     kept: list[TrackedRun] = []
-    others: set[str] = set()
     for page in experiments.pages(_like("tags.`nbtools.stage`", "%", name.stage, "%"), columns=_NONE):
         for run in page:
             if not is_stage(run.stage, name.stage):
-                others.add(run.stage)
                 continue
             if run.run not in order:
                 order.append(run.run)
@@ -129,10 +128,10 @@ def _latest_of_stage(experiments: Experiments, name: RunName) -> list[TrackedRun
     if not kept:
         if order:
             raise _too_few(len(order), f"run of {name.stage}")
-        known = {run.stage for run in experiments.search(limit=1000, columns=_NONE)}
+        known = _spellings(run.stage for run in experiments.search(limit=1000, columns=_NONE))
         raise UsageError.of(
             f"no run has executed a stage {name.stage!r}",
-            fix=suggest(name.stage, known | others, "stage") if known else "nbtools run",
+            fix=suggest(name.stage, known, "stage") if known else "nbtools run",
         )
     return _last_attempts(kept)
 
@@ -169,6 +168,11 @@ def _last_attempts(runs: list[TrackedRun]) -> list[TrackedRun]:
     for run in sorted(runs, key=lambda run: (run.started_at, _attempt(run))):
         last[run.stage] = run
     return [last[stage] for stage in sorted(last)]
+
+
+def _spellings(stages: Iterable[str]) -> set[str]:
+    """Return the names that stages can be meant by: short ones only, unless somebody wrote a whole key."""
+    return {stage.partition("[")[0].rpartition(".")[2] for stage in stages}
 
 
 def _attempt(run: TrackedRun) -> int:
