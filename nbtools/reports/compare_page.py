@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
-from nbtools.errors import UsageError
 from nbtools.reports import plots
 from nbtools.reports.compare import CodeDifference, Comparison, Difference
 
@@ -27,7 +26,7 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem; border-bottom
 table { border-collapse: collapse } th, td { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
 th { font-weight: 600; white-space: nowrap } td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
 tr + tr > * { border-top: 1px solid #eee }
-small { color: #666 } svg { max-width: 100%; height: auto }
+small { color: #666 }
 pre { background: #f6f8fa; padding: .6rem; overflow-x: auto; font-size: 12px }
 ins { background: #dafbe1; text-decoration: none } del { background: #ffebe9; text-decoration: none }
 """
@@ -40,6 +39,8 @@ _TITLES = {
     "duration": "Durations",
 }
 _CURVES = 24
+#: More axes than this side by side cannot be read.
+_AXES = 12
 
 
 def page(
@@ -124,36 +125,30 @@ def _diff_line(line: str) -> str:
 
 
 def _pictures(frame: pd.DataFrame, histories: Mapping[str, Mapping[str, Sequence[Point]]]) -> list[str]:
+    params, metrics = _varying(frame, "params."), _varying(frame, "metrics.")
     parts = []
-    metrics = [str(name) for name in frame.columns if str(name).startswith("metrics.")]
-    if (figure := _parallel(frame, metrics)) is not None:
+    if len(params) + len(metrics) > 1:
+        shown = params[: _AXES - min(len(metrics), _AXES // 2)]
+        others = metrics[1 : _AXES - len(shown)]
+        figure = plots.parallel_coordinates(frame, metrics[0] if metrics else "", shown, others)
         parts += ["<h2>Params and metrics</h2>", _picture(figure)]
-    if (pair := _pair(frame, metrics)) is not None:
-        parts += [f"<h2>{escape(pair[1])} by {escape(pair[0])}</h2>", _picture(plots.scatter(frame, *pair))]
-    shown = list(histories.items())[:_CURVES]
-    for metric, points in shown:
+    # What a param does to the first metric; without either, how two metrics go together.
+    pair = (
+        [f"params.{params[0]}", f"metrics.{metrics[0]}"]
+        if params and metrics
+        else [f"metrics.{name}" for name in metrics[:2]]
+    )
+    if len(pair) == 2:
+        x, y = (name.partition(".")[2] for name in pair)
+        parts += [f"<h2>{escape(y)} by {escape(x)}</h2>", _picture(plots.scatter(frame, *pair))]
+    for metric, points in list(histories.items())[:_CURVES]:
         parts += [f"<h2>History of {escape(metric)}</h2>", _picture(plots.metric_history(points, metric))]
     return parts
 
 
-def _parallel(frame: pd.DataFrame, metrics: Sequence[str]) -> Figure | None:
-    varying = [name for name in metrics if frame[name].nunique() > 1]
-    last = varying[0].removeprefix("metrics.") if varying else ""
-    try:
-        return plots.parallel_coordinates(frame, last)
-    except UsageError:
-        return None  # nothing differs
-
-
-def _pair(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[str, str] | None:
-    """Return what is scattered: a param that differs and the first metric, or the first two metrics."""
-    varying = [name for name in metrics if frame[name].nunique() > 1]
-    params = [
-        str(name) for name in frame.columns if str(name).startswith("params.") and frame[name].nunique() > 1
-    ]
-    if params and varying:
-        return params[0], varying[0]
-    return (varying[0], varying[1]) if len(varying) > 1 else None
+def _varying(frame: pd.DataFrame, prefix: str) -> list[str]:
+    names = [str(name) for name in frame.columns if str(name).startswith(prefix)]
+    return [name.removeprefix(prefix) for name in names if frame[name].nunique() > 1]
 
 
 def _picture(figure: Figure) -> str:

@@ -66,7 +66,10 @@ def metric_history(histories: Mapping[str, Sequence[Point]], metric: str) -> Fig
 
 
 def parallel_coordinates(
-    frame: pd.DataFrame, metric: str = "", params: Sequence[str] = (), metrics: Sequence[str] = ()
+    frame: pd.DataFrame,
+    metric: str = "",
+    params: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> Figure:
     """Return a line for each run through an axis for each param and metric; each axis has its own scale.
 
@@ -77,15 +80,15 @@ def parallel_coordinates(
     metric
         The metric that colours the lines, which is the last axis; none colours by run.
     params, metrics
-        The axes, without ``params.`` and ``metrics.``; none means all that differ between the runs.
+        The axes, without ``params.`` and ``metrics.``; None means all that differ between the runs.
 
     Raises
     ------
     UsageError
         If the frame has no such column, or there is nothing to draw.
     """
-    chosen = [_column(frame, "params", name) for name in params] or _varying(frame, "params.")
-    wanted = [_column(frame, "metrics", name) for name in metrics] or _varying(frame, "metrics.")
+    chosen = _chosen(frame, "params", params)
+    wanted = _chosen(frame, "metrics", metrics)
     last = [_column(frame, "metrics", metric)] if metric else []
     names = [*chosen, *(name for name in wanted if name not in last), *last]
     if not names:
@@ -101,6 +104,9 @@ def parallel_coordinates(
         for place, scale in enumerate(scales):
             _draw_scale(axes, place, scale)
         axes.set_xticks(range(len(names)), [_text(name.partition(".")[2]) for name in names])
+        if len(names) > 5:
+            for tick in axes.get_xticklabels():
+                tick.set(rotation=20, horizontalalignment="right")
         axes.tick_params(axis="x", length=0, pad=10)
         axes.set_yticks([])
         axes.set_xlim(-0.3, len(names) - 0.4)
@@ -286,12 +292,12 @@ def _legend(axes: Axes, lines: int) -> None:
         axes.legend(handles, labels, fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
 
 
-def _varying(frame: pd.DataFrame, prefix: str) -> list[str]:
-    return [
-        str(name)
-        for name in frame.columns
-        if str(name).startswith(prefix) and frame[name].nunique(dropna=False) > 1
-    ]
+def _chosen(frame: pd.DataFrame, kind: str, names: Sequence[str] | None) -> list[str]:
+    """Return the columns of some params or metrics; by default of all that differ between the runs."""
+    if names is not None:
+        return [_column(frame, kind, name) for name in names]
+    columns = [str(name) for name in frame.columns if str(name).startswith(f"{kind}.")]
+    return [name for name in columns if frame[name].nunique(dropna=False) > 1]
 
 
 def _column(frame: pd.DataFrame, kind: str, name: str) -> str:
