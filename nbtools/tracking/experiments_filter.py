@@ -47,7 +47,7 @@ def check_filter(text: str) -> None:
         if condition.lower() == "or":
             raise _error(text, start, len(condition), "MLflow's grammar has no OR", _GENERAL)
         if reason := _refusal(condition):
-            raise _error(text, start, len(condition), reason, _advice(condition))
+            raise _error(text, start, len(condition), reason, _advice(condition, reason))
     raise _error(text, 0, len(text), _refusal(text), _GENERAL)
 
 
@@ -128,10 +128,11 @@ def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
         yield start + len(condition) - len(condition.lstrip()), condition.strip()
 
 
-def _advice(condition: str) -> str:
+def _advice(condition: str, reason: str) -> str:
     from mlflow.utils.search_utils import SearchUtils
 
-    if match := _ENTITY.match(condition):
+    match = _ENTITY.match(condition)
+    if match and "AND-ed" not in reason:  # several conditions, joined by something else
         try:
             return _ALLOWED[SearchUtils._valid_entity_type(match[1])]
         except Exception:  # noqa: BLE001 - it is none of them

@@ -62,7 +62,13 @@ def test_every_benchmark_runs_in_its_smallest_size(tmp_path: Path) -> None:
     assert rows["nbtools, one param changed"]["note"] == "1 of 4 stages ran"
     assert rows["nbtools run"]["note"].endswith("ms a cell")
     assert rows["tracked"]["note"].endswith("ms more a stage")
-    assert {"papermill loop, 2 at a time", "warm kernel", "warm kernels", "nbtools.package", "nbtools runs search"} <= rows.keys()
+    assert {
+        "papermill loop, 2 at a time",
+        "warm kernel",
+        "warm kernels",
+        "nbtools.package",
+        "nbtools runs search",
+    } <= rows.keys()
     if sys.platform == "linux":
         assert rows["nbtools, the beginning shared"]["note"] == "the beginning ran once"
     assert rows["nbtools, share_prefix: false"]["note"] == "the beginning ran 2 times"
