@@ -37,6 +37,8 @@ _KINDS = {
     "duration": "",
 }
 _ID = 8
+#: To how many columns of a terminal a name, a user or a source may be cut.
+_CUT = 10
 
 
 def runs_text(
@@ -52,20 +54,31 @@ def runs_text(
     shown_metrics = names_of((run.metrics for run in runs), metrics)
     hidden: list[str] = []
     while True:
-        drawn = text.table(*_columns(runs, shown_params, shown_metrics))
-        widest = max(map(text.display_width, drawn.splitlines()))
+        headers, rows = _columns(runs, shown_params, shown_metrics)
+        widest = max(map(text.display_width, text.table(headers, rows).splitlines()))
         # Who chose the columns gets them, cut if need be; of all that there are, those that fit are shown.
         longer = max(shown_params, shown_metrics, key=len)
-        if width is None or widest <= width or not longer or (params, metrics) != (None, None):
+        if (
+            width is None
+            or widest - _slack(headers, rows) <= width
+            or not longer
+            or (params, metrics) != (None, None)
+        ):
             break
         hidden.insert(0, longer.pop())
-    headers, rows = _columns(runs, shown_params, shown_metrics)
     align = "<" * (len(headers) - len(shown_metrics)) + ">" * len(shown_metrics)
     lines = [text.table(headers, rows, width=width, align=align)]
     if hidden:
         count = f"{len(hidden)} more column{'s' * (len(hidden) > 1)}"
         lines.append(f"{count}: --filter-metrics and --filter-params choose, --csv - has all")
     return "\n".join(lines)
+
+
+def _slack(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Return by how much the texts that say least can be cut."""
+    columns = [headers.index(name) for name in ("name", "user", "source")]
+    longest = [max(text.display_width(row[column]) for row in rows) for column in columns]
+    return sum(max(length - _CUT, 0) for length in longest)
 
 
 def _columns(
@@ -81,7 +94,7 @@ def _columns(
             run.name,
             *(run.status.lower() for _ in state),
             run.user,
-            run.source,
+            run.source.rpartition("/")[2],
             run.version[:_ID],
             *(run.params.get(name, "") for name in params),
             *(_number(run.metrics.get(name)) for name in metrics),

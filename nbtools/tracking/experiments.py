@@ -341,6 +341,8 @@ class Experiments:
     def _said(self, error: Exception) -> NbtoolsError:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = without_credentials(lines[0] if lines else type(error).__name__)[:300]
+        if "Max retries exceeded" in reason:
+            reason = "it does not answer"
         if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
             return UsageError.of(f"MLflow refuses: {reason}")
         fix = "start the server, or correct the address (MLFLOW_TRACKING_URI, or tracking: in pipelines.yaml)"
