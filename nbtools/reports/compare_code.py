@@ -60,8 +60,9 @@ def _code_only(text: str) -> Any:
     except Exception as error:
         raise ValueError(f"it is no notebook: {error}") from error
     cells = [
-        nbformat.v4.new_code_cell(cell.source, id=cell.get("id") or f"c{number}")
-        for number, cell in enumerate(notebook.cells)
+        # Ids say which cells are the same; a notebook without them gets random ones, which say nothing.
+        nbformat.v4.new_code_cell(cell.source, **({"id": cell.id} if "id" in cell else {}))
+        for cell in notebook.cells
         if cell.cell_type == "code" and INJECTED not in cell.metadata.get("tags", [])
     ]
     return nbformat.v4.new_notebook(cells=cells)

@@ -143,6 +143,8 @@ def _pictures(frame: pd.DataFrame, histories: Mapping[str, Mapping[str, Sequence
         parts += [f"<h2>{escape(y)} by {escape(x)}</h2>", _picture(plots.scatter(frame, *pair))]
     for metric, points in list(histories.items())[:_CURVES]:
         parts += [f"<h2>History of {escape(metric)}</h2>", _picture(plots.metric_history(points, metric))]
+    if others := list(histories)[_CURVES:]:
+        parts.append(f"<p><small>Not drawn: the history of {escape(', '.join(others))}</small></p>")
     return parts
 
 

@@ -33,6 +33,7 @@ _SETTINGS: Any = {
 }
 _COLORS = "viridis"
 _LONGEST = 24
+_LONGEST_LABEL = 48
 #: More lines than this have no place in a legend.
 _LEGEND = 12
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -57,7 +58,7 @@ def metric_history(histories: Mapping[str, Sequence[Point]], metric: str) -> Fig
                 [point.value for point in points],
                 color=f"C{number % 10}",
                 marker="o" if len(points) < 2 else "",
-                label=_text(label),
+                label=_text(label, _LONGEST_LABEL),
             )
         axes.set_xlabel("times logged" if by_time else "step")
         axes.set_ylabel(_text(metric))
@@ -330,7 +331,7 @@ def _number(value: Any) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, longest: int = _LONGEST) -> str:
     """Return a text that can be drawn: one short line."""
     text = _CONTROLS.sub(" ", str(value))
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

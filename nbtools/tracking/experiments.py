@@ -253,14 +253,14 @@ class Experiments:
         self, filter_string: str, sort: list[str], limit: int | None, columns: Columns, deleted: bool
     ) -> Iterator[list[TrackedRun]]:
         store = self._client._tracking_client.store
-        if self._is_database():
-            from nbtools.tracking import experiments_sql
-
-            ids = experiments_sql.run_ids(store, list(self._ids), filter_string, sort, limit, deleted=deleted)
-            for start in range(0, len(ids), PAGE):
-                yield experiments_sql.read(store, ids[start : start + PAGE], self._ids, columns)
+        if not _is_database(store):
+            yield from self._ask(filter_string, sort, limit, columns, deleted)
             return
-        yield from self._ask(filter_string, sort, limit, columns, deleted)
+        from nbtools.tracking import experiments_sql
+
+        ids = experiments_sql.run_ids(store, list(self._ids), filter_string, sort, limit, deleted=deleted)
+        for start in range(0, len(ids), PAGE):
+            yield experiments_sql.read(store, ids[start : start + PAGE], self._ids, columns)
 
     def _ask(
         self, filter_string: str, sort: list[str], limit: int | None, columns: Columns, deleted: bool
@@ -277,11 +277,6 @@ class Experiments:
             token = page.token
             if not token:
                 return
-
-    def _is_database(self) -> bool:
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        return isinstance(self._client._tracking_client.store, SqlAlchemyStore)
 
     def _experiment(self, name: str, *, required: bool) -> Any:
         found = self._client.get_experiment_by_name(name)
@@ -351,6 +346,17 @@ class Experiments:
         elif self._address.database is not None:
             fix = "check the file"
         return OperationError.of(f"MLflow's store at {self._address.shown} cannot be read: {reason}", fix=fix)
+
+
+def _is_database(store: Any) -> bool:
+    """Return whether a store is a database that this process has open, and can be read as one."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    if not isinstance(store, SqlAlchemyStore):
+        return False
+    from nbtools.tracking import experiments_sql
+
+    return experiments_sql.possible()
 
 
 def from_entity(run: Any, experiment: str, columns: Columns) -> TrackedRun:

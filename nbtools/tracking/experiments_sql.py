@@ -21,6 +21,14 @@ from sqlalchemy import select
 
 from nbtools.tracking.experiments import TAGS, Columns, TrackedRun, made
 
+#: Functions of MLflow that it does not publish.
+_NEEDED = ("_get_orderby_clauses", "_get_sqlalchemy_filter_clauses")
+
+
+def possible() -> bool:
+    """Return whether the installed MLflow has what we need of it; its client does without."""
+    return all(hasattr(mlflow_store, name) for name in _NEEDED)
+
 
 def run_ids(
     store: Any,
