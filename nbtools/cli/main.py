@@ -43,9 +43,14 @@ _COMMANDS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+def main() -> NoReturn:
+    """Run the command line, as the program that this process is, and end with its code."""
     slow_extras.leave_out()
+    _leave(code_of())
+
+
+def code_of(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     try:
         code = cli.main(args=arguments, prog_name="nbtools", standalone_mode=False)
         sys.stdout.flush()
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever reads has enough (nbtools history | head); nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
-    _leave(code or 0)
+    return code or 0
 
 
 def _leave(code: int) -> NoReturn:

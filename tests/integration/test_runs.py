@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
 import nbtools
-from nbtools.cli import main
+from nbtools.cli.main import code_of
 from nbtools.errors import OperationError, UsageError
 from nbtools.tracking.address import StoreAddress, sqlite_address
 from nbtools.tracking.experiments import Experiments
@@ -166,10 +166,9 @@ class Said:
 def command(store: Store, capsys: pytest.CaptureFixture[str], *words: str) -> Said:
     """Run ``nbtools`` in this process, which has imported MLflow already."""
     capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main(["-C", str(store.project.root), *words])
+    code = code_of(["-C", str(store.project.root), *words])
     said = capsys.readouterr()
-    return Said(int(ended.value.code or 0), said.out, said.err)
+    return Said(code, said.out, said.err)
 
 
 def ask(store: Store, *arguments: Any, **options: Any) -> pd.DataFrame:
