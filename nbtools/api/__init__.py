@@ -23,6 +23,7 @@ from nbtools.api.looking import (
 )
 from nbtools.api.opening import find
 from nbtools.api.running import Listener, run
+from nbtools.api.sweeping import SweepResult, SweptVariant, plan_sweep, sweep
 from nbtools.api.upkeep import fsck, gc
 from nbtools.execution.state import RunState
 from nbtools.pipeline.explain import Explanation
@@ -42,6 +43,8 @@ __all__ = [
     "TrackedRun",
     "best",
     "compare",
+    "SweepResult",
+    "SweptVariant",
     "debug",
     "find",
     "fsck",
@@ -51,6 +54,7 @@ __all__ = [
     "lab",
     "names_of",
     "plan",
+    "plan_sweep",
     "resume",
     "run",
     "runs",
@@ -58,6 +62,7 @@ __all__ = [
     "search",
     "show",
     "status",
+    "sweep",
     "sync",
     "unknown_names",
     "why",

@@ -5,14 +5,24 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbtools.api.delivering import tracker_of
-from nbtools.api.opening import address_of, check_data, find, forced_keys, open_for, overrides_of, planned
+from nbtools.api.opening import (
+    Opened,
+    address_of,
+    check_data,
+    find,
+    forced_keys,
+    open_for,
+    overrides_of,
+    planned,
+)
 from nbtools.errors import UsageError
 from nbtools.execution import slow_extras
 from nbtools.execution.database import set_aside_if_damaged
@@ -27,7 +37,10 @@ from nbtools.project import Project
 if TYPE_CHECKING:
     from nbtools.execution.cancellation import Cancellation
     from nbtools.execution.kernels.warm.nursery import Nursery
-    from nbtools.pipeline.plan import Plan
+    from nbtools.execution.search import Search
+    from nbtools.pipeline.params import Overrides
+    from nbtools.pipeline.plan import Plan, Surroundings
+    from nbtools.pipeline.spec import Stage
 
 Listener = Callable[[Event], None]
 
@@ -73,70 +86,142 @@ def run(  # noqa: PLR0913 - each is an option of the command
     NbtoolsError
         As ``plan``; and if the project's folder cannot be written to, or MLflow's store not be reached.
     """
+    overrides = overrides_of(params, params_file)
+    manner = Manner(
+        jobs=jobs,
+        fail_fast=fail_fast,
+        track=track,
+        cold=cold,
+        debug=debug,
+        listeners=listeners,
+        note=note,
+        stop=cancellation,
+    )
+    with alone(project, " ".join(["nbtools run", *targets]), overrides, manner) as (opened, run_id):
+        made, keys, world = planned(opened, targets, force=force)
+        forced = forced_keys(opened.dag, targets, force=force)
+        return carry_out(opened, run_id, made, keys, world, manner, targets=targets, forced=forced)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a plan is carried out, as whoever asked for it wants it; see ``run``."""
+
+    jobs: int | None = None
+    fail_fast: bool = False
+    track: bool = True
+    cold: bool = False
+    debug: bool = False
+    listeners: Sequence[Listener] = ()
+    note: Callable[[str], None] = lambda _: None
+    stop: Cancellation | None = None
+
+
+@contextmanager
+def alone(
+    project: Path | str | None, command: str, overrides: Sequence[Overrides], manner: Manner
+) -> Iterator[tuple[Opened, str]]:
+    """Yield the project and the id of a new run, with the project's lock held; leftovers are removed."""
+    from nbtools.execution.run import new_run_id
+
+    if manner.jobs is not None and manner.jobs < 1:
+        raise UsageError.of("at least one job is needed", where="--jobs")
+    home = find(project)
+    run_id = new_run_id(time.time())
+    with explained("nbtools cannot write to the project"):
+        _prepare(home)
+    with (
+        _locked(home, {"run": run_id, "command": command}, manner.note),
+        open_for(home.root, overrides, writable=True) as opened,
+    ):
+        _remove_leftovers(home)
+        yield opened, run_id
+        _remove_leftovers(home)
+
+
+def carry_out(  # noqa: PLR0913 - what a run is
+    opened: Opened,
+    run_id: str,
+    made: Plan,
+    keys: Sequence[str],
+    world: Surroundings,
+    manner: Manner,
+    *,
+    targets: Sequence[str],
+    forced: Collection[str] = (),
+    command: str = "",
+    search: Search | None = None,
+) -> RunState:
+    """Carry out a plan in a project that ``alone`` has opened.
+
+    Parameters
+    ----------
+    keys
+        The variants of the plan.
+    command
+        What was typed, if that was not ``nbtools run``.
+    search
+        What draws further variants while the run goes on.
+    """
     from nbtools.execution.cancellation import Cancellation
     from nbtools.execution.contracts import Contracts
     from nbtools.execution.outcome import Around, KeepRule
     from nbtools.execution.resources import machine, processors
-    from nbtools.execution.run import Options, Run, new_run_id, read_secrets
+    from nbtools.execution.run import Options, Run, draw_nothing, read_secrets
     from nbtools.tracking.lazy import untracked
 
-    if jobs is not None and jobs < 1:
-        raise UsageError.of("at least one job is needed", where="--jobs")
-    home = find(project)
-    overrides = overrides_of(params, params_file)
-    run_id = new_run_id(time.time())
-    with explained("nbtools cannot write to the project"):
-        _prepare(home)
-    owner = {"run": run_id, "command": " ".join(["nbtools run", *targets])}
-    with (
-        _alone(home, owner, note),
-        open_for(home.root, overrides, writable=True) as opened,
-    ):
-        _remove_leftovers(home)
-        made, keys, world = planned(opened, targets, force=force)
-        check_data(made)
-        stages = taking_part(opened.dag, keys)
-        masking = read_secrets(opened.workspace, stages, os.environ)
-        _check_kernels(opened.workspace, [step.variant.stage for step in made.to_run()])
-        opened.workspace.check_outputs(opened.dag.variants[key] for key in keys)
-        opened.workspace.remember()
-        forced = forced_keys(opened.dag, targets, force=force)
-        options = Options(
-            jobs or processors(),
-            fail_fast,
-            forced,
-            tuple(targets),
-            tracked=track,
-            server=address_of(opened).server if track else "",
-            capacity=machine(),
-        )
-        warm = opened.spec.warm_kernels and not cold
-        nursery = _nursery(opened.workspace, made) if warm else None
-        stop = cancellation or Cancellation()
-        tracker = tracker_of(opened, run_id, note, stop) if track else None
-        around = Around(
-            run=run_id,
-            workspace=opened.workspace,
-            tracking=tracker.tracking() if tracker else untracked(home.attempts / run_id),
-            contracts=Contracts(home.root),
-            cancellation=stop,
-            masking=masking,
-            revision=revision(home.root),
-            note=note,
-            nursery=nursery,
-            keeping=KeepRule(opened.spec.kept_kernels, opened.spec.kept_s) if debug else None,
-        )
-        everyone: list[Listener] = [opened.database.append, *([tracker] if tracker else ()), *listeners]
+    check_data(made)
+    home = opened.project
+    stages = [*taking_part(opened.dag, keys), *([search.stage] if search else ())]
+    masking = read_secrets(opened.workspace, stages, os.environ)
+    to_run = [*(step.variant.stage for step in made.to_run()), *([search.stage] if search else ())]
+    _check_kernels(opened.workspace, to_run)
+    opened.workspace.check_outputs(opened.dag.variants[key] for key in keys)
+    opened.workspace.remember()
+    options = Options(
+        manner.jobs or processors(),
+        manner.fail_fast,
+        forced,
+        tuple(targets),
+        tracked=manner.track,
+        server=address_of(opened).server if manner.track else "",
+        capacity=machine(),
+        command=command,
+        draw=search.draw if search else draw_nothing,
+    )
+    warm = opened.spec.warm_kernels and not manner.cold
+    nursery = _nursery(opened.workspace, to_run) if warm else None
+    stop = manner.stop or Cancellation()
+    tracker = tracker_of(opened, run_id, manner.note, stop) if manner.track else None
+    around = Around(
+        run=run_id,
+        workspace=opened.workspace,
+        tracking=tracker.tracking() if tracker else untracked(home.attempts / run_id),
+        contracts=Contracts(home.root),
+        cancellation=stop,
+        masking=masking,
+        revision=revision(home.root),
+        note=manner.note,
+        nursery=nursery,
+        keeping=KeepRule(opened.spec.kept_kernels, opened.spec.kept_s) if manner.debug else None,
+    )
+    everyone: list[Listener] = [opened.database.append, *([tracker] if tracker else ()), *manner.listeners]
+    if search:
+        search.begin(around.tracking.history, stop)
+        everyone.append(search)
+    try:
         outcome = Run(made, opened.dag, world, around, options, _attempt, everyone).carry_out()
-        opened.workspace.remember()
-        if tracker:
-            tracker.close(stop.asked_again())
-        _remove_leftovers(home)
-        return outcome
+    finally:
+        if search:
+            search.close()
+    opened.workspace.remember()
+    if tracker:
+        tracker.close(stop.asked_again())
+    return outcome
 
 
 @contextmanager
-def _alone(home: Project, owner: dict[str, Any], note: Callable[[str], None]) -> Iterator[None]:
+def _locked(home: Project, owner: dict[str, Any], note: Callable[[str], None]) -> Iterator[None]:
     """Hold the project's lock for the block; a state that cannot be read is set aside, and a new one begun."""
     with exclusive(home.state / "run.lock", owner, note):
         with explained("nbtools cannot write to the project"):
@@ -149,7 +234,7 @@ def _alone(home: Project, owner: dict[str, Any], note: Callable[[str], None]) ->
         yield
 
 
-def _nursery(workspace: Workspace, made: Plan) -> Nursery:
+def _nursery(workspace: Workspace, stages: Sequence[Stage]) -> Nursery:
     """Return the zygotes for what will run, at work already."""
     from nbtools.execution.kernels.warm.nursery import Nursery
 
@@ -157,7 +242,7 @@ def _nursery(workspace: Workspace, made: Plan) -> Nursery:
     secret = workspace.secret_variables() | {"PYTHONPATH"}
     environment = {name: value for name, value in os.environ.items() if name not in secret}
     modules: dict[str, list[str]] = {}
-    for stage in {step.variant.stage.key: step.variant.stage for step in made.to_run()}.values():
+    for stage in {stage.key: stage for stage in stages}.values():
         if workspace.notebooks[stage.key].language == "python":
             modules.setdefault(workspace.interpreter(stage).path, []).extend(workspace.warm_imports(stage))
     for python, names in modules.items():

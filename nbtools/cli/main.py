@@ -17,7 +17,7 @@ import click
 
 import nbtools
 from nbtools import api
-from nbtools.cli import jupyter, looking, running, runs, upkeep, views
+from nbtools.cli import jupyter, looking, running, runs, sweep, upkeep, views
 from nbtools.cli.group import SuggestingGroup
 from nbtools.errors import NbtoolsError
 from nbtools.execution import slow_extras
@@ -25,6 +25,7 @@ from nbtools.execution import slow_extras
 _EPILOG = "Exit codes: 0 done, 1 a run failed, 2 wrong use or wrong pipelines.yaml, 130/143 interrupted."
 _COMMANDS = (
     running.run,
+    sweep.sweep,
     looking.plan,
     looking.why,
     looking.status,

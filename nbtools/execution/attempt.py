@@ -87,6 +87,7 @@ class Attempt:
         self.started_at = time.time()
         self.tracking = StageTracking(step, number, around, emit)
         self.warm = WarmStart(step, around, self._cwd)
+        self.stop = around.cancellation.part(step.key)
         self.kept = False
         self.cell = 0
         self.resumed = False
@@ -98,12 +99,13 @@ class Attempt:
         try:
             return self._run()
         except Failed as failed:
-            raise Failed(self._keep_notebook(failed.failure)) from failed
+            raise Failed(self._keep_notebook(self._pruned(failed.failure))) from failed
         except OSError as error:
             raise Failed(_system_failure(operation_error(f"stage {self.step.key}", error))) from error
         except NbtoolsError as error:
             raise Failed(_system_failure(error)) from error
         finally:
+            self.around.cancellation.end(self.step.key)
             if not self.kept:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -214,17 +216,17 @@ class Attempt:
         exceeded_bytes = [0]
 
         def on_kernel(kernel: RunningKernel) -> None:
-            self.around.cancellation.watch(kernel)
+            self.stop.watch(kernel)
             watches[kernel] = KernelWatch(kernel, self.stage.resources.memory_bytes, self._unresponsive)
 
         def off_kernel(kernel: RunningKernel) -> None:
             watches[kernel].end()
             exceeded_bytes.append(watches.pop(kernel).exceeded_bytes)
-            self.around.cancellation.forget(kernel)
+            self.stop.forget(kernel)
 
         job = self._job(text)
         try:
-            executed = execute(job, self.around.cancellation.flag, on_kernel, off_kernel, self._on_cell)
+            executed = execute(job, self.stop.flag, on_kernel, off_kernel, self._on_cell)
         finally:
             for kernel in tuple(watches):
                 off_kernel(kernel)
@@ -438,6 +440,12 @@ class Attempt:
         replace_printed(self._printed(), path)
         forget_failure(self.step, self.workspace)
         return self.project.relative(path)
+
+    def _pruned(self, failure: Failure) -> Failure:
+        """Tell a variant that was stopped because others do better from one that ended with its run."""
+        if failure.kind != "cancelled" or not self.stop.is_alone:
+            return failure
+        return replace(failure, kind="pruned", message=self.stop.why)
 
     def _printed(self) -> list[Path]:
         return sorted((self.folder / "printed").glob("*.gz"))

@@ -31,11 +31,14 @@ class Tracking:
         Variables that name the store; known at once.
     metrics
         What a stage's notebook logged; None if that cannot be found out.
+    history
+        Steps and values of one metric (stage key, name) that a stage has logged so far; None if that cannot be found out.
     """
 
     begin: Callable[[str, int], Future[dict[str, str]]]
     address: Callable[[], Mapping[str, str]] = dict
     metrics: Callable[[str], Mapping[str, float] | None] = lambda _stage: {}
+    history: Callable[[str, str], Sequence[tuple[int, float]] | None] = lambda _stage, _metric: ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,14 @@ def untracked(folder: Path) -> Tracking:
         begun.set_result({**address(), "MLFLOW_EXPERIMENT_NAME": experiments[stage]})
         return begun
 
-    return Tracking(begin, address, lambda stage: _latest_metrics(database, experiments[stage]))
+    return Tracking(
+        begin,
+        address,
+        lambda stage: _latest_metrics(database, experiments[stage]),
+        lambda stage, metric: (
+            _history(database, experiments[stage], metric) if stage in experiments else None
+        ),
+    )
 
 
 def _latest_metrics(database: Path, experiment: str) -> dict[str, float]:
@@ -45,6 +52,17 @@ def _latest_metrics(database: Path, experiment: str) -> dict[str, float]:
     with closing(sqlite3.connect(database, timeout=30)) as connection:
         rows = connection.execute(query, (experiment,)).fetchall()
     return {key: math.nan if is_nan else value for key, value, is_nan in rows}
+
+
+def _history(database: Path, experiment: str, metric: str) -> list[tuple[int, float]]:
+    """Return step and value of all that was logged of a metric in an experiment, oldest first."""
+    query = (
+        "SELECT step, value, is_nan FROM metrics JOIN runs USING (run_uuid) "
+        "JOIN experiments USING (experiment_id) WHERE experiments.name = ? AND key = ? ORDER BY timestamp, step"
+    )
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
+        rows = connection.execute(query, (experiment, metric)).fetchall()
+    return [(step, math.nan if is_nan else value) for step, value, is_nan in rows]
 
 
 class LazyTracker:
@@ -83,6 +101,7 @@ class LazyTracker:
             begin=lambda stage, attempt: self._started().begin(stage, attempt),
             address=lambda: self._started().address(),
             metrics=lambda stage: self._started().metrics(stage),
+            history=lambda stage, metric: self._started().history(stage, metric),
         )
 
     def __call__(self, event: Event) -> None:

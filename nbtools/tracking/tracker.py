@@ -27,6 +27,7 @@ from nbtools.execution.events import (
     RunStarted,
     StageFailed,
     StageFinished,
+    StagePruned,
     StageRetried,
     StageReused,
     StageSkipped,
@@ -54,6 +55,8 @@ _PARENT = ""
 #: Notebooks come first; what is not delivered meanwhile is delivered at the end.
 _NICENESS = 15
 _WORKER = "nbtools.tracking.worker"
+#: How long a metric's history may take; it is asked for while the stage runs, and again soon after.
+_HISTORY_S = 10.0
 _STATUS = {"passed": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
@@ -162,6 +165,18 @@ class MlflowTracker:
             return None
         return found
 
+    def history(self, stage: str, metric: str) -> list[tuple[int, float]] | None:
+        """Return steps and values of a metric that the stage's notebook has logged so far; None if nobody says."""
+        if stage not in self._attempts:
+            return None
+        try:
+            found: list[tuple[int, float]] = self._do("history", self._attempts[stage], metric).result(
+                timeout=_HISTORY_S
+            )
+        except Exception:  # noqa: BLE001 - it is asked again soon
+            return None
+        return found
+
     # What happens
 
     def __call__(self, event: Event) -> None:
@@ -184,6 +199,11 @@ class MlflowTracker:
                 tags = {"nbtools.failure": failure.message, "nbtools.failed_cell": str(failure.cell or "")}
                 status = "KILLED" if failure.kind == "cancelled" else "FAILED"
                 self._end_stage(event.stage, status, tags, failure.notebook, event.at)
+            case StagePruned():
+                self._summarise(event.stage, f"pruned: {event.why}")
+                self._end_stage(
+                    event.stage, "KILLED", {"nbtools.pruned": event.why}, event.notebook, event.at
+                )
             case StageReused():
                 self._summarise(event.stage, event.how, event.fingerprint)
             case StageSkipped():
@@ -242,9 +262,8 @@ class MlflowTracker:
         }
         targets = " ".join(event.targets) or "everything"
         planned = sum(step.action == "run" for step in event.steps)
-        note = (
-            f"`nbtools run {' '.join(event.targets)}`: {planned} of {len(event.steps)} stages planned to run"
-        )
+        command = event.command or f"nbtools run {' '.join(event.targets)}"
+        note = f"`{command}`: {planned} of {len(event.steps)} stages planned to run"
         tags = {
             **self._tags,
             "mlflow.source.type": "PROJECT",

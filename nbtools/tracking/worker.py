@@ -139,6 +139,12 @@ def metrics(uri: str, attempt: str) -> dict[str, float]:
     return dict(_client(uri).get_run(_ids(attempt)[1]).data.metrics)
 
 
+def history(uri: str, attempt: str, metric: str) -> list[tuple[int, float]]:
+    """Return step and value of all that a run has logged of a metric, oldest first."""
+    found = _client(uri).get_metric_history(_ids(attempt)[1], metric)
+    return [(int(item.step), float(item.value)) for item in sorted(found, key=lambda item: item.timestamp)]
+
+
 def _client(uri: str) -> MlflowClient:
     if uri not in _clients:
         _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
