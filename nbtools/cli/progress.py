@@ -273,12 +273,12 @@ def _begun(event: RunStarted) -> Board:
         to_run=sum(step.action == "run" for step in event.steps),
         idle=all(step.action in ("up to date", "skipped") for step in event.steps),
         notebooks={step.stage: step.notebook for step in event.steps},
-        name_width=min(max(widths, default=0), 40),
+        name_width=min(max(widths, default=0), 48),
     )
 
 
 def _drawn(board: Board, event: StageDrawn) -> Board:
-    width = min(text.display_width(text.plain(event.stage)), 40)
+    width = min(text.display_width(text.plain(event.stage)), 48)
     return replace(
         board,
         planned=board.planned + 1,
