@@ -14,6 +14,7 @@ HEAVY = [
     "nbclient",
     "nbdime",
     "nbformat",
+    "optuna",
     "pandas",
     "papermill",
     "pyarrow",
