@@ -151,6 +151,7 @@ def carry_out(  # noqa: PLR0913 - what a run is
     forced: Collection[str] = (),
     command: str = "",
     search: Search | None = None,
+    spooling: bool = False,
 ) -> RunState:
     """Carry out a plan in a project that ``alone`` has opened.
 
@@ -162,6 +163,8 @@ def carry_out(  # noqa: PLR0913 - what a run is
         What was typed, if that was not ``nbtools run``.
     search
         What draws further variants while the run goes on.
+    spooling
+        Whether stages go on while MLflow's server is away.
     """
     from nbtools.execution.cancellation import Cancellation
     from nbtools.execution.contracts import Contracts
@@ -196,7 +199,7 @@ def carry_out(  # noqa: PLR0913 - what a run is
     around = Around(
         run=run_id,
         workspace=opened.workspace,
-        tracking=tracker.tracking() if tracker else untracked(home.attempts / run_id),
+        tracking=tracker.tracking(spooling=spooling) if tracker else untracked(home.attempts / run_id),
         contracts=Contracts(home.root),
         cancellation=stop,
         masking=masking,

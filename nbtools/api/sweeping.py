@@ -184,7 +184,16 @@ def sweep(  # noqa: PLR0913 - each is an option of the command
         made, keys, world = _before(opened, target)
         search = _search(opened, target, wanted.rule(axes, swept), world, note)
         outcome = carry_out(
-            opened, run_id, made, keys, world, manner, targets=(target,), command=command, search=search
+            opened,
+            run_id,
+            made,
+            keys,
+            world,
+            manner,
+            targets=(target,),
+            command=command,
+            search=search,
+            spooling=True,
         )
         return _result(outcome, target, search.points, wanted, world, search.pruned_before)
 

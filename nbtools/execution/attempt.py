@@ -35,6 +35,9 @@ from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
 from nbtools.pipeline.plan import Completion, Step, verdicts
 
+#: How MLflow's client begins to say that a server does not answer.
+_NO_SERVER = "MlflowException: API request to"
+
 
 def attempt(
     step: Step,
@@ -119,7 +122,7 @@ class Attempt:
         self.tracking.announce()
         executed = self._execute(text)
         if executed.failure:
-            raise Failed(executed.failure)
+            raise Failed(self._server_lost(executed.failure))
         self._check_outputs()
         return self._commit(executed, text, self._changed_inputs())
 
@@ -381,6 +384,8 @@ class Attempt:
         """Return what the notebook logged, and what the result in use had logged."""
         found = self.tracking.metrics()
         metrics = {**self.earlier_metrics, **(found or {})}
+        if found is None and self.tracking.may_spool:
+            raise Failed(Failure("tracking lost", "MLflow's server went before it could say what was logged"))
         if not self.stage.gates:
             return metrics, None
         if found is None:
@@ -440,6 +445,11 @@ class Attempt:
         replace_printed(self._printed(), path)
         forget_failure(self.step, self.workspace)
         return self.project.relative(path)
+
+    def _server_lost(self, failure: Failure) -> Failure:
+        """Tell a notebook that failed because its server went away from one that failed by itself."""
+        lost = failure.kind == "error" and _NO_SERVER in failure.message and self.tracking.may_spool
+        return replace(failure, kind="tracking lost") if lost else failure
 
     def _pruned(self, failure: Failure) -> Failure:
         """Tell a variant that was stopped because others do better from one that ended with its run."""

@@ -53,7 +53,7 @@ class Failure:
     ----------
     kind
         ``error``, ``exit``, ``timeout``, ``kernel died``, ``output missing``, ``contract``,
-        ``gate``, ``memory``, ``zygote died``, ``cancelled``, ``pruned``, ``condition`` or ``system``.
+        ``gate``, ``memory``, ``zygote died``, ``tracking lost``, ``cancelled``, ``pruned``, ``condition`` or ``system``.
     message
         One sentence for people, secrets masked, no ANSI codes.
     cell

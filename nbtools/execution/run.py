@@ -50,6 +50,10 @@ _LONGEST_BACKOFF_S = 60.0
 _RETRIED = ("error", "timeout", "kernel died", "system")
 
 
+#: What is tried again as if it had not been tried, but not for ever.
+_NOT_ITS_FAULT = ("zygote died", "tracking lost")
+_MOST_LOST = 4
+
 #: Returns a variant that joins the run, given the steps that are done; None if there is none (any more, or yet).
 Draw: TypeAlias = Callable[[Mapping[str, Step]], Variant | None]
 
@@ -407,8 +411,8 @@ class Run:
             except Exception as error:  # a defect of ours must not stop the other stages
                 log.exception("stage %s", step.key)
                 failure = Failure("system", f"{type(error).__name__}: {error}")
-            # A process of nbtools' own has died: no fault of the stage's, and the next attempt does without it.
-            lost = failure.kind == "zygote died"
+            # A process of nbtools' own, or MLflow's server, has gone; the next attempt does without it.
+            lost = failure.kind in _NOT_ITS_FAULT and number < _MOST_LOST
             failures += not lost
             retries = step.variant.stage.retries if self.options.retry else 0
             again = lost or (failures <= retries and failure.kind in _RETRIED)

@@ -35,7 +35,7 @@ from nbtools.execution.events import (
 )
 from nbtools.execution.files import explained
 from nbtools.execution.kernels.mlflow_run import VARIABLE as STAGE_RUN
-from nbtools.tracking.address import StoreAddress, without_credentials
+from nbtools.tracking.address import StoreAddress, sqlite_address, without_credentials
 from nbtools.tracking.patience import GivenUp, Patience
 from nbtools.tracking.template import ensure_store
 
@@ -114,6 +114,7 @@ class MlflowTracker:
         self._params: dict[str, Mapping[str, Any]] = {}
         self._summary: dict[str, dict[str, str]] = {}
         self._tags: dict[str, str] = {}
+        self._run = ""
         with without_main():
             self._do("ready")  # its imports go on beside whatever comes first
 
@@ -245,6 +246,7 @@ class MlflowTracker:
         return tuple(f"tracking: {_listed(whats)} {to}: {reason}" for reason, whats in lost.items())
 
     def _run_started(self, event: RunStarted) -> None:
+        self._run = event.run
         revision = event.revision
         self._tags = {
             key: value
@@ -302,6 +304,9 @@ class MlflowTracker:
         attempt = self._attempts.get(stage)
         if attempt is None:
             return
+        if (spool := spool_of(self._root, self._run)).exists():
+            uri = sqlite_address(spool).uri
+            self._keep(f"what {stage} logged", self._do("take_over", attempt, uri))
         if params := self._params.pop(attempt, None):
             self._keep(f"params of {stage}", self._do("log_params", attempt, params))
         self._keep(f"the end of {stage}", self._do("finish", attempt, status, dict(tags), at))
@@ -336,6 +341,11 @@ class MlflowTracker:
             fix = f"mlflow db upgrade {self._address.shown}"
         message = f"MLflow's store at {self._address.shown} does not take the run: {_said(error)}"
         return OperationError.of(message, fix=fix)
+
+
+def spool_of(root: Path, run: str) -> Path:
+    """Return the database of what a run's notebooks have logged while their server was away."""
+    return root / ".nbtools" / "spool" / run / "mlflow.db"
 
 
 def _call(module: str, verb: str, *arguments: Any) -> Any:
