@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         status,
         sweep,
         sync,
+        ui,
         why,
     )
     from nbtools.api import plots as plots
@@ -59,6 +60,7 @@ _HOMES = {
             "status",
             "sweep",
             "sync",
+            "ui",
             "why",
         ),
         "nbtools.api",
@@ -89,6 +91,7 @@ __all__ = [
     "status",
     "sweep",
     "sync",
+    "ui",
     "why",
 ]
 

@@ -24,6 +24,7 @@ from nbtools.api.looking import (
 from nbtools.api.opening import find
 from nbtools.api.running import Listener, run
 from nbtools.api.sweeping import SweepResult, SweptVariant, plan_sweep, sweep
+from nbtools.api.ui import Pages, ui
 from nbtools.api.upkeep import fsck, gc
 from nbtools.execution.state import RunState
 from nbtools.pipeline.explain import Explanation
@@ -36,6 +37,7 @@ __all__ = [
     "LabCommand",
     "Level",
     "Listener",
+    "Pages",
     "ProjectStatus",
     "RunSearch",
     "RunState",
@@ -64,6 +66,7 @@ __all__ = [
     "status",
     "sweep",
     "sync",
+    "ui",
     "unknown_names",
     "why",
 ]

@@ -17,7 +17,7 @@ import click
 
 import nbtools
 from nbtools import api
-from nbtools.cli import jupyter, looking, running, runs, sweep, upkeep, views
+from nbtools.cli import looking, programs, running, runs, sweep, upkeep, views
 from nbtools.cli.group import SuggestingGroup
 from nbtools.errors import NbtoolsError
 from nbtools.execution import slow_extras
@@ -33,9 +33,10 @@ _COMMANDS = (
     looking.show,
     looking.graph,
     runs.runs,
-    jupyter.open_stage,
-    jupyter.lab,
-    jupyter.debug,
+    programs.open_stage,
+    programs.lab,
+    programs.ui,
+    programs.debug,
     running.resume,
     upkeep.sync,
     upkeep.fsck,

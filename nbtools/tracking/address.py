@@ -11,7 +11,8 @@ from urllib.parse import unquote
 from nbtools.errors import UsageError
 from nbtools.pipeline.spec import Tracking
 
-_SERVERS = ("http", "https", "databricks", "databricks-uc", "postgresql", "mysql", "mssql")
+_DATABASES = ("postgresql", "mysql", "mssql")
+_SERVERS = ("http", "https", "databricks", "databricks-uc", *_DATABASES)
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)(?P<options>\?.*)?")
 #: A password may hold a slash or an @, so everything up to the last @ goes; a path (:///) has no user.
 _USER = re.compile(r"(?<=://)(?!/)\S*@")
@@ -72,7 +73,9 @@ def resolve(root: Path, tracking: Tracking, project: str, environ: Mapping[str, 
         message = f"MLflow cannot keep runs at {without_credentials(uri)!r}"
         fix = "use a server (http://host:5000) or SQLite (sqlite:///mlflow.db); MLflow 3 refuses folders"
         raise UsageError.of(message, where=where, fix=fix)
-    return StoreAddress(uri, experiment)
+    # A database that is reached without a server would have them in whatever folder the first run is started in.
+    beside = artifacts_beside(state / "mlflow.db") if scheme in _DATABASES else ""
+    return StoreAddress(uri, experiment, beside)
 
 
 def artifacts_beside(database: Path) -> str:

@@ -36,6 +36,7 @@ from nbtools.execution.events import (
 from nbtools.execution.files import explained
 from nbtools.execution.kernels.mlflow_run import VARIABLE as STAGE_RUN
 from nbtools.tracking.address import StoreAddress, sqlite_address, without_credentials
+from nbtools.tracking.notes import commit_link, stage_note
 from nbtools.tracking.patience import GivenUp, Patience
 from nbtools.tracking.template import ensure_store
 
@@ -265,7 +266,11 @@ class MlflowTracker:
         targets = " ".join(event.targets) or "everything"
         planned = sum(step.action == "run" for step in event.steps)
         command = event.command or f"nbtools run {' '.join(event.targets)}"
-        note = f"`{command}`: {planned} of {len(event.steps)} stages planned to run"
+        link = commit_link(revision.remote, revision.commit)
+        note = (
+            f"`{command}`: {planned} of {len(event.steps)} stages planned to run{f', at {link}' if link else ''}. "
+            f"`nbtools show {event.run}` has the rest."
+        )
         tags = {
             **self._tags,
             "mlflow.source.type": "PROJECT",
@@ -292,6 +297,7 @@ class MlflowTracker:
             "nbtools.python": event.python,
             "nbtools.interpreter": event.interpreter,
             "nbtools.params": json.dumps(dict(event.params), ensure_ascii=False),
+            "mlflow.note.content": stage_note(event, self._tags),
             **_digests("input", event.inputs),
         }
         inputs = [asdict(item) for item in _distinct(event.inputs)]

@@ -1,4 +1,4 @@
-"""Commands that turn into a program of Jupyter's."""
+"""Commands that turn into a program of Jupyter's, or of MLflow's."""
 
 from __future__ import annotations
 
@@ -69,6 +69,23 @@ def debug(project: Path | None, stage: str, jupyter_options: tuple[str, ...]) ->
         return 0
     become(found, jupyter_options)
     return 0
+
+
+@click.command(context_settings=_PASSING_ON)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Where it listens.  [default: from 5000, a free one]"
+)
+@click.argument("mlflow_options", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def ui(project: Path | None, port: int | None, mlflow_options: tuple[str, ...]) -> None:
+    """Open MLflow's pages on the project's runs, for this machine only, until Ctrl-C.
+
+    Where a server keeps the runs, its address is printed. Options of mlflow server are passed on.
+    """
+    found = api.ui(port=port, project=project)
+    printing.echo(found.url)
+    if found.command is not None:
+        become(found.command, mlflow_options)
 
 
 def become(command: api.LabCommand, options: Sequence[str]) -> None:
