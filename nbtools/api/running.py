@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbtools.api.delivering import tracker_of
+from nbtools.api.delivering import recorder_of, tracker_of
 from nbtools.api.opening import address_of, check_data, find, forced_keys, open_for, overrides_of, planned
 from nbtools.errors import UsageError
 from nbtools.execution.database import set_aside_if_damaged
@@ -92,8 +92,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         _remove_leftovers(home)
         made, keys, world = planned(opened, targets, force=force)
         check_data(made)
-        stages = taking_part(opened.dag, keys)
-        masking = read_secrets(opened.workspace, stages, os.environ)
+        masking = read_secrets(opened.workspace, taking_part(opened.dag, keys), os.environ)
         _check_kernels(opened.workspace, [step.variant.stage for step in made.to_run()])
         opened.workspace.check_outputs(opened.dag.variants[key] for key in keys)
         opened.workspace.remember()
@@ -110,7 +109,9 @@ def run(  # noqa: PLR0913 - each is an option of the command
         warm = opened.spec.warm_kernels and not cold
         nursery = _nursery(opened.workspace, made) if warm else None
         stop = cancellation or Cancellation()
-        tracker = tracker_of(opened, run_id, note, stop) if track else None
+        state = revision(home.root)
+        recorder = recorder_of(opened, keys, made, run_id, state, masking, note)
+        tracker = tracker_of(opened, run_id, note, stop, recorder) if track else None
         around = Around(
             run=run_id,
             workspace=opened.workspace,
@@ -118,16 +119,18 @@ def run(  # noqa: PLR0913 - each is an option of the command
             contracts=Contracts(home.root),
             cancellation=stop,
             masking=masking,
-            revision=revision(home.root),
+            revision=state,
             note=note,
             nursery=nursery,
             keeping=KeepRule(opened.spec.kept_kernels, opened.spec.kept_s) if debug else None,
         )
-        everyone: list[Listener] = [opened.database.append, *([tracker] if tracker else ()), *listeners]
+        trackers = [tracker] if tracker else []
+        everyone: list[Listener] = [opened.database.append, recorder, *trackers, *listeners]
         outcome = Run(made, opened.dag, world, around, options, _attempt, everyone).carry_out()
         opened.workspace.remember()
         if tracker:
             tracker.close(stop.asked_again())
+        recorder.finish()
         _remove_leftovers(home)
         return outcome
 
@@ -149,10 +152,11 @@ def _alone(home: Project, owner: dict[str, Any], note: Callable[[str], None]) ->
 def _nursery(workspace: Workspace, made: Plan) -> Nursery:
     """Return the zygotes for what will run, at work already."""
     from nbtools.execution.kernels.warm.nursery import Nursery
+    from nbtools.execution.surroundings import with_hash_seed
 
     nursery = Nursery()
     secret = workspace.secret_variables() | {"PYTHONPATH"}
-    environment = {name: value for name, value in os.environ.items() if name not in secret}
+    environment = with_hash_seed({name: value for name, value in os.environ.items() if name not in secret})
     modules: dict[str, list[str]] = {}
     for stage in {step.variant.stage.key: step.variant.stage for step in made.to_run()}.values():
         if workspace.notebooks[stage.key].language == "python":

@@ -29,7 +29,7 @@ from nbtools.execution.notebook import Executed, Job, execute, plain
 from nbtools.execution.outcome import Around, Failed, Success, gate_failure
 from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place, replace_printed
 from nbtools.execution.stage_tracking import StageTracking
-from nbtools.execution.surroundings import environment, lineage, variables
+from nbtools.execution.surroundings import environment, lineage, seeds, variables
 from nbtools.execution.warm_start import WarmStart
 from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
@@ -153,6 +153,7 @@ class Attempt:
                 inputs=self.inputs,
                 python=self.ingredients.python,
                 interpreter=self.workspace.interpreter(self.stage).path if python else "",
+                seeds=seeds(self.step.variant, self.workspace),
             )
         )
 

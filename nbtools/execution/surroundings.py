@@ -7,10 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nbtools.execution.workspace import Workspace
+from nbtools.execution.kernels.seeding import VARIABLE as SEED
+from nbtools.execution.workspace import Workspace, recorded
 from nbtools.pipeline.dag import Output, Variant
 from nbtools.pipeline.plan import Completion
+from nbtools.pipeline.seeding import kernel_seed
 from nbtools.pipeline.spec import Secret
+
+#: The variable that Python reads the order of sets from, when it starts.
+HASH_SEED = "PYTHONHASHSEED"
 
 
 def variables(variant: Variant, workspace: Workspace, where: Callable[[Output], Path]) -> dict[str, Any]:
@@ -43,7 +48,32 @@ def environment(variant: Variant, workspace: Workspace, more: Mapping[str, str])
     folders = [workspace.project.root / folder for folder in workspace.import_folders(variant.stage)]
     paths = [str(folder) for folder in folders if folder.is_dir()]
     paths += filter(None, [inherited.get("PYTHONPATH", "")])
-    return {**inherited, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), **more}
+    own_path = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    return {**with_hash_seed(inherited), **own_path, SEED: str(seed_of(variant, workspace)), **more}
+
+
+def with_hash_seed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which Python's sets of texts have the same order each time, unless it says otherwise."""
+    return {HASH_SEED: "0", **environment}
+
+
+def seed_of(variant: Variant, workspace: Workspace) -> int:
+    """Return what the global random number generators of the variant's kernel begin with."""
+    return kernel_seed(variant.key, workspace.params(variant))
+
+
+def for_first_cells(environment: Mapping[str, str], variant: Variant, workspace: Workspace) -> dict[str, str]:
+    """Return a variant's environment as the cells get it that all variants share, whoever comes first."""
+    stage = variant.stage
+    return {**environment, SEED: str(kernel_seed(stage.key, workspace.params_of(stage)))}
+
+
+def seeds(variant: Variant, workspace: Workspace) -> dict[str, Any]:
+    """Return all that random numbers, and the order of sets, depend on: those that nbtools sets, and the param."""
+    number = seed_of(variant, workspace)
+    found = {HASH_SEED: with_hash_seed(os.environ)[HASH_SEED], "random": number, "numpy": number}
+    params = recorded(workspace.params(variant))
+    return {**found, **({"seed": params["seed"]} if "seed" in params else {})}
 
 
 def lineage(completions: Sequence[Completion]) -> list[dict[str, Any]]:

@@ -236,6 +236,39 @@ class Workspace:
             python=python or f"kernel {facts.kernel}",
         )
 
+    def code_files(self, variants: Iterable[Variant]) -> dict[str, str]:
+        """Return the digest of every file that the variants' results depend on as code, by path."""
+        found = {self.project.file.name: self._digest_of_file(self.project.file)}
+        for variant in variants:
+            notebook = variant.stage.notebook
+            found |= {notebook: self.digests[notebook], **self.ingredients(variant).modules}
+            for item in variant.inputs:
+                if not item.producers:
+                    found |= self.schema_files(item.dataset)
+        return found
+
+    def schema_files(self, dataset: str, folders: tuple[str, ...] = (".", "src")) -> dict[str, str]:
+        """Return the file that holds a dataset's schema, and the modules that it imports, by path with digest.
+
+        Parameters
+        ----------
+        folders
+            Where else than beside it these are looked for.
+
+        Raises
+        ------
+        SpecError
+            If there is no such file.
+        """
+        found = self.spec.datasets[dataset]
+        if found.schema is None:
+            return {}
+        if not (self.project.root / found.schema.file).is_file():
+            message = f"the schema file {found.schema.file} does not exist"
+            raise SpecError(Problem(message, str(found.location), f"data.{found.name}.schema"))
+        beside = posixpath.dirname(found.schema.file) or "."
+        return self._modules.file(found.schema.file, (beside, *folders))
+
     def warm_imports(self, stage: Stage) -> tuple[str, ...]:
         """Return the modules of installed packages that the stage's notebook imports."""
         names = self.notebooks[stage.key].imports
@@ -263,15 +296,7 @@ class Workspace:
         """Return the modules that hold the contracts of what the variant writes."""
         found: dict[str, str] = {}
         for output in variant.outputs:
-            schema = self.spec.datasets[output.dataset].schema
-            if schema is None:
-                continue
-            path = self.project.root / schema.file
-            if not path.is_file():
-                dataset = self.spec.datasets[output.dataset]
-                message = f"the schema file {schema.file} does not exist"
-                raise SpecError(Problem(message, str(dataset.location), f"data.{dataset.name}.schema"))
-            found.update(self._modules.file(schema.file, (posixpath.dirname(schema.file) or ".", *folders)))
+            found.update(self.schema_files(output.dataset, folders))
         return found
 
     # Datasets
