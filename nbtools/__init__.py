@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nbtools.api import (
+        data,
+        data_diff,
+        data_restore,
+        data_show,
         debug,
         find,
         fsck,
@@ -34,6 +38,10 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(
         (
+            "data",
+            "data_diff",
+            "data_restore",
+            "data_show",
             "debug",
             "find",
             "fsck",
@@ -57,6 +65,10 @@ _HOMES = {
 
 __all__ = [
     "PackagedVersion",
+    "data",
+    "data_diff",
+    "data_restore",
+    "data_show",
     "debug",
     "find",
     "fsck",

@@ -6,6 +6,17 @@ imported inside the functions that need them, so that a command that runs nothin
 
 from __future__ import annotations
 
+from nbtools.api.datasets import (
+    DataComparison,
+    DatasetChange,
+    DatasetDetails,
+    DatasetStatus,
+    Restored,
+    data,
+    data_diff,
+    data_restore,
+    data_show,
+)
 from nbtools.api.debugging import debug, resume
 from nbtools.api.delivering import sync
 from nbtools.api.lab import LabCommand, lab
@@ -28,13 +39,22 @@ from nbtools.pipeline.explain import Explanation
 from nbtools.tracking.history import HistoryRow
 
 __all__ = [
+    "DataComparison",
+    "DatasetChange",
+    "DatasetDetails",
+    "DatasetStatus",
     "Explanation",
     "HistoryRow",
     "LabCommand",
     "Listener",
     "ProjectStatus",
+    "Restored",
     "RunState",
     "StageStatus",
+    "data",
+    "data_diff",
+    "data_restore",
+    "data_show",
     "debug",
     "find",
     "fsck",

@@ -13,10 +13,16 @@ if TYPE_CHECKING:
     from nbtools.execution.cancellation import Cancellation
     from nbtools.execution.events import Revision
     from nbtools.execution.masking import Masking
+    from nbtools.execution.workspace import Workspace
+    from nbtools.pipeline.dag import Variant
     from nbtools.pipeline.plan import Plan
     from nbtools.tracking.lazy import LazyTracker
     from nbtools.tracking.recording import Recorder
     from nbtools.tracking.sync import Delivery
+
+
+#: External data up to this size are kept with a run unless pipelines.yaml says otherwise.
+KEPT_BYTES = 1 << 20
 
 
 def tracker_of(
@@ -53,6 +59,7 @@ def recorder_of(
         python = [item.stage for item in variants if workspace.notebooks[item.stage.key].language == "python"]
         return Code(
             files=workspace.code_files(variants),
+            inputs=_kept_inputs(workspace, variants),
             outputs=tuple(output.path for item in opened.dag.variants.values() for output in item.outputs),
             interpreters={stage.python: workspace.interpreter(stage) for stage in python},
             revision=revision,
@@ -61,6 +68,18 @@ def recorder_of(
 
     known = code() if made.to_run() else None
     return Recorder(opened.project, lambda: capture(opened.project, run, known or code()), note)
+
+
+def _kept_inputs(workspace: Workspace, variants: Sequence[Variant]) -> dict[str, str]:
+    """Return the digests of the external data whose bytes are kept with a run, by path."""
+    found = {}
+    for name in {item.dataset for variant in variants for item in variant.inputs if not item.producers}:
+        dataset = workspace.spec.datasets[name]
+        measured = workspace.measure(dataset.path)
+        small = measured is not None and measured.size_bytes <= KEPT_BYTES
+        if measured is not None and (small if dataset.keep is None else dataset.keep):
+            found[dataset.path] = measured.digest
+    return found
 
 
 def sync(

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbtools.api.delivering import recorder_of, tracker_of
-from nbtools.api.opening import address_of, check_data, find, forced_keys, open_for, overrides_of, planned
+from nbtools.api.opening import (
+    Opened,
+    address_of,
+    check_data,
+    find,
+    forced_keys,
+    open_for,
+    overrides_of,
+    planned,
+)
 from nbtools.errors import UsageError
 from nbtools.execution.database import set_aside_if_damaged
 from nbtools.execution.events import Event
@@ -23,6 +32,7 @@ from nbtools.project import Project
 
 if TYPE_CHECKING:
     from nbtools.execution.cancellation import Cancellation
+    from nbtools.execution.contracts import Contracts
     from nbtools.execution.kernels.warm.nursery import Nursery
     from nbtools.pipeline.plan import Plan
 
@@ -40,6 +50,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     track: bool = True,
     cold: bool = False,
     debug: bool = False,
+    pythons: Mapping[str, str] | None = None,
     project: Path | str | None = None,
     listeners: Sequence[Listener] = (),
     note: Callable[[str], None] = lambda _: None,
@@ -58,6 +69,8 @@ def run(  # noqa: PLR0913 - each is an option of the command
         what it needs.
     debug
         Whether the kernel of a failed cell is kept, variables and all, for ``nbtools debug`` and ``resume``.
+    pythons
+        Interpreters to use instead of those that pipelines.yaml names; an empty name is the default one.
     track
         Whether MLflow keeps the run; without it, only the local history does.
     listeners
@@ -71,7 +84,6 @@ def run(  # noqa: PLR0913 - each is an option of the command
         As ``plan``; and if the project's folder cannot be written to, or MLflow's store not be reached.
     """
     from nbtools.execution.cancellation import Cancellation
-    from nbtools.execution.contracts import Contracts
     from nbtools.execution.outcome import Around, KeepRule
     from nbtools.execution.resources import machine, processors
     from nbtools.execution.run import Options, Run, new_run_id, read_secrets
@@ -87,7 +99,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     owner = {"run": run_id, "command": " ".join(["nbtools run", *targets])}
     with (
         _alone(home, owner, note),
-        open_for(home.root, overrides, writable=True) as opened,
+        open_for(home.root, overrides, writable=True, pythons=pythons) as opened,
     ):
         _remove_leftovers(home)
         made, keys, world = planned(opened, targets, force=force)
@@ -106,8 +118,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
             server=address_of(opened).server if track else "",
             capacity=machine(),
         )
-        warm = opened.spec.warm_kernels and not cold
-        nursery = _nursery(opened.workspace, made) if warm else None
+        contracts, nursery = _checked(opened, made, cold=cold)
         stop = cancellation or Cancellation()
         state = revision(home.root)
         recorder = recorder_of(opened, keys, made, run_id, state, masking, note)
@@ -116,7 +127,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
             run=run_id,
             workspace=opened.workspace,
             tracking=tracker.tracking() if tracker else untracked(home.attempts / run_id),
-            contracts=Contracts(home.root),
+            contracts=contracts,
             cancellation=stop,
             masking=masking,
             revision=state,
@@ -147,6 +158,29 @@ def _alone(home: Project, owner: dict[str, Any], note: Callable[[str], None]) ->
                 "and the history begins anew"
             )
         yield
+
+
+def _checked(opened: Opened, made: Plan, *, cold: bool) -> tuple[Contracts, Nursery | None]:
+    """Return the processes that check data, and that kernels are forked from, once external data have been checked.
+
+    Raises
+    ------
+    DataError
+        If external data break their schema.
+    """
+    from nbtools.execution.contracts import Contracts, check_external
+
+    contracts = Contracts(opened.project.root)
+    # It imports while the data are checked.
+    nursery = _nursery(opened.workspace, made) if opened.spec.warm_kernels and not cold else None
+    try:
+        check_external(opened.workspace, [step.variant for step in made.to_run()], contracts)
+    except BaseException:
+        contracts.close()
+        if nursery:
+            nursery.close()
+        raise
+    return contracts, nursery
 
 
 def _nursery(workspace: Workspace, made: Plan) -> Nursery:

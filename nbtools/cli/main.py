@@ -13,7 +13,7 @@ import click
 
 import nbtools
 from nbtools import api
-from nbtools.cli import jupyter, looking, running, upkeep, views
+from nbtools.cli import data, jupyter, looking, running, upkeep, views
 from nbtools.cli.group import SuggestingGroup
 from nbtools.errors import NbtoolsError
 from nbtools.execution import slow_extras
@@ -27,6 +27,7 @@ _COMMANDS = (
     looking.history,
     looking.show,
     looking.graph,
+    data.data,
     jupyter.open_stage,
     jupyter.lab,
     jupyter.debug,

@@ -108,7 +108,6 @@ class Attempt:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self) -> Success:
-        self._check_inputs()
         self.inputs = self._inputs()
         self._make_folder()
         self.tracking.begin()
@@ -125,16 +124,6 @@ class Attempt:
 
     def _make_folder(self) -> None:
         self.folder.mkdir(parents=True)
-
-    def _check_inputs(self) -> None:
-        """Validate external datasets that have a schema, once for each content."""
-        for item in self.step.variant.inputs:
-            dataset = self.workspace.spec.datasets[item.dataset]
-            if item.producers or dataset.schema is None:
-                continue
-            found = self.around.contracts.violations(self.project.root / dataset.path, dataset.schema)
-            if found:
-                raise Failed(_contract_failure(dataset.name, dataset.path, str(dataset.schema), found))
 
     def _announce(self) -> None:
         facts = self.workspace.notebooks[self.stage.key]

@@ -108,15 +108,25 @@ def uncommitted(root: Path, outputs: Collection[str], masking: Masking) -> Uncom
 
 def why_not_kept(root: Path, name: str, masking: Masking) -> str:
     """Return why the text of a file is not kept with a run, or an empty string."""
-    if _SECRET_NAME.search(name):
-        return "its name is that of a file with secrets"
     try:
-        path = root / name
-        if path.stat().st_size > _LARGEST_FILE:
+        if (root / name).stat().st_size > _LARGEST_FILE:
             return "it is too large"
-        return "it holds a secret" if _holds_secret(path.read_bytes(), masking) else ""
     except OSError:
         return ""  # it was deleted, which is worth keeping
+    return "it holds a secret, or is named like a file that does" if is_secret(root, name, masking) else ""
+
+
+def is_secret(root: Path, name: str, masking: Masking) -> bool:
+    """Tell whether a file holds a secret, or is named like one that does; folders and larger files are not read."""
+    if _SECRET_NAME.search(name):
+        return True
+    path = root / name
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST_FILE:
+            return False
+        return _holds_secret(path.read_bytes(), masking)
+    except OSError:
+        return False
 
 
 def _holds_secret(content: bytes, masking: Masking) -> bool:

@@ -31,11 +31,19 @@ class Workspace:
     ----------
     overrides
         Params given for this command, weakest first.
+    pythons
+        Interpreters to use instead of those that pipelines.yaml names; an empty name is the default one.
     """
 
     def __init__(
-        self, project: Project, spec: Spec, database: Database, overrides: Iterable[Overrides] = ()
+        self,
+        project: Project,
+        spec: Spec,
+        database: Database,
+        overrides: Iterable[Overrides] = (),
+        pythons: Mapping[str, str] | None = None,
     ) -> None:
+        self._pythons = pythons or {}
         self.project = project
         self.spec = spec
         self.database = database
@@ -66,7 +74,16 @@ class Workspace:
             latest_of=latest.get,
             is_stored=self.store.holds,
             params=self.params_of_condition,
+            datasets=self.spec.datasets,
         )
+
+    def knows(self, fact: str) -> bool:
+        """Tell whether somebody has found that ``fact`` holds."""
+        return fact in self._facts
+
+    def learn(self, fact: str) -> None:
+        """Remember that ``fact`` holds."""
+        self._facts[fact] = self._new_facts[fact] = "true"
 
     # Notebooks
 
@@ -129,7 +146,7 @@ class Workspace:
             If there is none, or notebooks cannot run on it.
         """
         try:
-            path = locate(stage.python, self.project.root)
+            path = locate(self._pythons.get(stage.python, stage.python), self.project.root)
             if path not in self._interpreters:
                 found, facts = describe(path, self._facts)
                 self._interpreters[path] = found

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from nbtools.errors import DataError
 from nbtools.execution.events import Revision
 from nbtools.execution.files import write_atomically
 from nbtools.execution.kernels.interpreter import Interpreter
 from nbtools.execution.masking import Masking
-from nbtools.execution.revision import uncommitted, why_not_kept
+from nbtools.execution.revision import is_secret, uncommitted, why_not_kept
 from nbtools.execution.store import Store
 from nbtools.project import Project
 from nbtools.tracking.lineage import Capture, Environment
@@ -28,6 +29,8 @@ class Code:
     ----------
     files
         Digest of every file of the project that is code, by path.
+    inputs
+        Digests of the external data whose bytes are kept, by path.
     outputs
         Paths that stages write.
     interpreters
@@ -35,6 +38,7 @@ class Code:
     """
 
     files: Mapping[str, str]
+    inputs: Mapping[str, str]
     outputs: tuple[str, ...]
     interpreters: Mapping[str, Interpreter]
     revision: Revision
@@ -53,6 +57,9 @@ def capture(project: Project, run: str, code: Code) -> Capture:
     left_out: list[str] = []
     for path, digest in code.files.items():
         if reason := _keep(project.root, path, digest, store, code.masking):
+            left_out.append(f"{path}: {reason}")
+    for path, digest in code.inputs.items():
+        if reason := _keep_data(project.root, path, digest, store, code.masking):
             left_out.append(f"{path}: {reason}")
     patch = ""
     if code.revision.dirty:
@@ -109,6 +116,18 @@ def _keep(root: Path, path: str, digest: str, store: Store, masking: Masking) ->
         return "it changed while the run began"
     store.add_bytes(content)
     return ""
+
+
+def _keep_data(root: Path, path: str, digest: str, store: Store, masking: Masking) -> str:
+    """Keep external data unless that is done already; return why they are not kept, or an empty string."""
+    if store.holds(digest):
+        return ""
+    if is_secret(root, path, masking):
+        return "it holds a secret"
+    try:
+        return "" if store.add(root / path).digest == digest else "it changed while the run began"
+    except DataError as error:
+        return error.problems[0].message
 
 
 def _write(project: Project, run: str, kept: Capture, store: Store) -> None:

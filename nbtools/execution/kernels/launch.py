@@ -35,11 +35,13 @@ def launch(ready: Callable[[], None], **options: Any) -> None:
         def init_shell(self) -> None:
             super().init_shell()  # type: ignore[no-untyped-call]
 
+            shell: Any = self.shell
+
             def once(*_: Any) -> None:
-                self.shell.events.unregister("pre_execute", once)
+                shell.events.unregister("pre_execute", once)
                 ready()
 
-            self.shell.events.register("pre_execute", once)
+            shell.events.register("pre_execute", once)
 
     Lossless.launch_instance(**options)
 
