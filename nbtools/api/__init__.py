@@ -32,6 +32,7 @@ from nbtools.api.looking import (
     why,
 )
 from nbtools.api.opening import find
+from nbtools.api.reproducing import Reproduction, reproduce
 from nbtools.api.running import Listener, run
 from nbtools.api.upkeep import fsck, gc
 from nbtools.execution.state import RunState
@@ -48,6 +49,7 @@ __all__ = [
     "LabCommand",
     "Listener",
     "ProjectStatus",
+    "Reproduction",
     "Restored",
     "RunState",
     "StageStatus",
@@ -63,6 +65,7 @@ __all__ = [
     "history",
     "lab",
     "plan",
+    "reproduce",
     "resume",
     "run",
     "schema",

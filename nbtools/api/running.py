@@ -212,9 +212,11 @@ def _remove_leftovers(home: Project) -> None:
     """Remove what killed runs and ended kernels have left: with the lock held, nobody uses it."""
     from nbtools.execution.kept import forget_ended
     from nbtools.execution.run import remove_attempts
+    from nbtools.execution.worktree import tidy
 
     forget_ended(home)
     remove_attempts(home)
+    tidy(home)
 
 
 def _check_kernels(workspace: Workspace, stages: Sequence[Any]) -> None:

@@ -13,7 +13,7 @@ import click
 
 import nbtools
 from nbtools import api
-from nbtools.cli import data, jupyter, looking, running, upkeep, views
+from nbtools.cli import data, jupyter, looking, reproduce, running, upkeep, views
 from nbtools.cli.group import SuggestingGroup
 from nbtools.errors import NbtoolsError
 from nbtools.execution import slow_extras
@@ -28,6 +28,7 @@ _COMMANDS = (
     looking.show,
     looking.graph,
     data.data,
+    reproduce.reproduce,
     jupyter.open_stage,
     jupyter.lab,
     jupyter.debug,

@@ -85,7 +85,7 @@ def carry_out(
     from nbtools.execution.cancellation import Cancellation
 
     cancellation = Cancellation()
-    _stop_on_signals(cancellation.request)
+    stop_on_signals(cancellation.request)
     progress = progress_for(sys.stdout, json=as_json, quiet=quiet)
     try:
         outcome = verb(target, listeners=[progress], note=printing.note, cancellation=cancellation, **options)
@@ -96,7 +96,8 @@ def carry_out(
     return 0 if outcome.status == "passed" else 1
 
 
-def _stop_on_signals(request: Callable[[int], None]) -> None:
+def stop_on_signals(request: Callable[[int], None]) -> None:
+    """Have ``request`` called with the number of a signal that asks the process to stop."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: request(received))
 
