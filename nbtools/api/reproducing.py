@@ -118,7 +118,7 @@ def reproduce(  # noqa: PLR0913 - each is an option of the command
     rtol
         How far numbers may be apart, relative to the larger one.
     ignore
-        Metrics and datasets that may differ, such as durations.
+        Metrics and datasets that may differ, such as durations; ``*`` stands for any text.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def _wanted(original: _Original, stages: Sequence[str]) -> tuple[str, ...]:
             fix = suggest(name, known, "stage")
             raise UsageError.of(f"run {original.state.run} has no result of a stage {name!r}", fix=fix)
         chosen += meant
-    return tuple(dict.fromkeys(chosen)) if stages else keys
+    return tuple(key for key in keys if key in chosen) if stages else keys
 
 
 def _names(key: str) -> tuple[str, ...]:

@@ -27,7 +27,10 @@ from nbtools.cli.running import stop_on_signals
     "--rtol", type=float, default=1e-6, show_default=True, help="How far numbers may be apart, relatively."
 )
 @click.option(
-    "--ignore", multiple=True, metavar="NAME", help="Metric or dataset that may differ, such as a duration."
+    "--ignore",
+    multiple=True,
+    metavar="NAME",
+    help="Metric or dataset that may differ, such as a duration; * stands for any text.",
 )
 @click.option("-j", "--jobs", type=int, metavar="N", help="Stages to run at once.  [default: processors]")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the verdicts.")

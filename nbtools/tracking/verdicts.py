@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
+from nbtools.pipeline.notebook import INJECTED
 from nbtools.tracking.contents import close
 
 _SHOWN = 60
@@ -63,11 +65,11 @@ def judge(
     rtol
         How far two numbers may be apart, relative to the larger one.
     ignored
-        Metrics and datasets that may differ.
+        Metrics and datasets that may differ; ``*`` stands for any text.
     """
-    looked_at = [item for item in outputs if item.dataset not in ignored]
+    looked_at = [item for item in outputs if not _matches(item.dataset, ignored)]
     differences = [f"{item.dataset}: {item.difference}" for item in looked_at if item.difference]
-    names = [name for name in dict.fromkeys([*before, *after]) if name not in ignored]
+    names = [name for name in dict.fromkeys([*before, *after]) if not _matches(name, ignored)]
     changed = [name for name in names if not _same(before.get(name), after.get(name))]
     differences += [
         f"metric {name}: {_shown(before.get(name))} → {_shown(after.get(name))}"
@@ -82,6 +84,10 @@ def judge(
         said += [f"metric {name}: {_shown(before[name])} → {_shown(after[name])}" for name in changed]
         return StageVerdict(stage, "equal", tuple(said))
     return StageVerdict(stage, "identical")
+
+
+def _matches(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _same(before: float | None, after: float | None) -> bool:
@@ -113,7 +119,9 @@ def first_different_cell(before: Mapping[str, Any], after: Mapping[str, Any]) ->
 
 
 def _code_cells(notebook: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [cell for cell in notebook.get("cells", ()) if cell.get("cell_type") == "code"]
+    """Return the code cells that the notebook had before: numbers are those of the source."""
+    found = [cell for cell in notebook.get("cells", ()) if cell.get("cell_type") == "code"]
+    return [cell for cell in found if INJECTED not in cell.get("metadata", {}).get("tags", ())]
 
 
 def _printed(cell: Mapping[str, Any]) -> str:
