@@ -361,11 +361,11 @@ def _pythons(
     found: dict[str, str] = {}
     told: list[str] = []
     for name, path in capture.interpreters.items():
-        then = capture.environments.get(path, Environment(""))
+        then = capture.environments.get(path)
         present, differing = _present(home, name, path, then)
-        if not differing or how == "current":
+        if then is None or not differing or how == "current":
             if not present:
-                raise OperationError.of(differing[0], fix="put a Python there")
+                raise OperationError.of(differing[0], fix="put a Python there, or let uv build one")
             found[name] = present
             told += differing
             for line in differing:
@@ -377,7 +377,7 @@ def _pythons(
     return found, tuple(told)
 
 
-def _present(home: Project, name: str, path: str, then: Environment) -> tuple[str, tuple[str, ...]]:
+def _present(home: Project, name: str, path: str, then: Environment | None) -> tuple[str, tuple[str, ...]]:
     """Return the interpreter of the run as it is today, and how it differs; no path if there is none."""
     problems = []
     for candidate in (path, name):
@@ -386,6 +386,8 @@ def _present(home: Project, name: str, path: str, then: Environment) -> tuple[st
         except UnusablePython as error:
             problems.append(str(error))
             continue
+        if then is None:
+            return now.path, (f"what was installed in {path} is not known any more",)
         return now.path, environments.differences(then.python, then.packages, now.version, now.distributions)
     return "", tuple(problems[:1])
 

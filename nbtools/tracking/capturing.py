@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -87,10 +88,10 @@ def captured(project: Project, run: str) -> Capture:
     try:
         record = json.loads(_place(project, run).read_bytes())
         store = lineage_store(project)
-        environments = {
-            path: Environment(**json.loads(store.read(digest)))
-            for path, digest in record["environments"].items()
-        }
+        environments = {}
+        for path, digest in record["environments"].items():
+            with suppress(DataError):  # it is gone: what was installed is not known
+                environments[path] = Environment(**json.loads(store.read(digest)))
         left_out = tuple(record["left_out"])
         return Capture(**{**record, "environments": environments, "left_out": left_out})
     except (OSError, ValueError, TypeError, KeyError):
