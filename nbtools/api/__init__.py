@@ -6,17 +6,9 @@ imported inside the functions that need them, so that a command that runs nothin
 
 from __future__ import annotations
 
-from nbtools.api.datasets import (
-    DataComparison,
-    DatasetChange,
-    DatasetDetails,
-    DatasetStatus,
-    Restored,
-    data,
-    data_diff,
-    data_restore,
-    data_show,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from nbtools.api.debugging import debug, resume
 from nbtools.api.delivering import sync
 from nbtools.api.lab import LabCommand, lab
@@ -32,12 +24,25 @@ from nbtools.api.looking import (
     why,
 )
 from nbtools.api.opening import find
-from nbtools.api.reproducing import Reproduction, reproduce
 from nbtools.api.running import Listener, run
 from nbtools.api.upkeep import fsck, gc
 from nbtools.execution.state import RunState
 from nbtools.pipeline.explain import Explanation
 from nbtools.tracking.history import HistoryRow
+
+if TYPE_CHECKING:
+    from nbtools.api.datasets import (
+        DataComparison,
+        DatasetChange,
+        DatasetDetails,
+        DatasetStatus,
+        Restored,
+        data,
+        data_diff,
+        data_restore,
+        data_show,
+    )
+    from nbtools.api.reproducing import Reproduction, reproduce
 
 __all__ = [
     "DataComparison",
@@ -74,3 +79,28 @@ __all__ = [
     "sync",
     "why",
 ]
+
+#: What most commands do without: loaded when it is first used.
+_HOMES = {
+    **dict.fromkeys(
+        (
+            "DataComparison",
+            "DatasetChange",
+            "DatasetDetails",
+            "DatasetStatus",
+            "Restored",
+            "data",
+            "data_diff",
+            "data_restore",
+            "data_show",
+        ),
+        "nbtools.api.datasets",
+    ),
+    **dict.fromkeys(("Reproduction", "reproduce"), "nbtools.api.reproducing"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -8,9 +8,12 @@ import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbtools.execution.events import Revision
-from nbtools.execution.masking import Masking
+
+if TYPE_CHECKING:
+    from nbtools.execution.masking import Masking
 
 _SEPARATOR = "\x1f"
 

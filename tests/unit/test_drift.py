@@ -59,7 +59,7 @@ def test_odd_columns_are_summarised_without_failing() -> None:
     frame = pd.DataFrame(
         {
             "lists": [[1], [2], None],
-            "moments": pd.to_datetime(["2024-01-01", None, "2024-01-03"], utc=True),
+            "moments": pd.to_datetime(pd.Series(["2024-01-01", None, "2024-01-03"]), utc=True),
             "flags": [True, False, True],
             "empty": [None, None, None],
             "infinite": [np.inf, 1.0, np.nan],
