@@ -19,10 +19,10 @@ from nbtools.execution.database import Database
 from nbtools.execution.digest import Memo, file_digest
 from nbtools.execution.events import Artifact, RunStarted
 from nbtools.execution.kernels.interpreter import UnusablePython, describe, locate
+from nbtools.execution.kernels.seeding import HASH_SEED
 from nbtools.execution.lock import exclusive
 from nbtools.execution.state import RunState, StageState
 from nbtools.execution.store import Store
-from nbtools.execution.surroundings import HASH_SEED
 from nbtools.execution.worktree import Worktree, has_commit, lock_file, worktree
 from nbtools.pipeline.plan import Completion
 from nbtools.project import Project

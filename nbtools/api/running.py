@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from nbtools.api.opening import (
     planned,
 )
 from nbtools.errors import UsageError
+from nbtools.execution import slow_extras
 from nbtools.execution.database import set_aside_if_damaged
 from nbtools.execution.events import Event
 from nbtools.execution.files import explained, write_atomically
@@ -185,8 +188,8 @@ def _checked(opened: Opened, made: Plan, *, cold: bool) -> tuple[Contracts, Nurs
 
 def _nursery(workspace: Workspace, made: Plan) -> Nursery:
     """Return the zygotes for what will run, at work already."""
+    from nbtools.execution.kernels.seeding import with_hash_seed
     from nbtools.execution.kernels.warm.nursery import Nursery
-    from nbtools.execution.surroundings import with_hash_seed
 
     nursery = Nursery()
     secret = workspace.secret_variables() | {"PYTHONPATH"}
@@ -228,7 +231,12 @@ def _check_kernels(workspace: Workspace, stages: Sequence[Any]) -> None:
 
 
 def _attempt(*arguments: Any) -> Any:
-    # papermill takes more than a second to import, beside the other imports and only if a notebook runs.
-    from nbtools.execution.attempt import attempt
+    return _attempting().attempt(*arguments)
 
-    return attempt(*arguments)
+
+@cache
+def _attempting() -> Any:
+    # papermill takes long to import, beside the other imports and only if a notebook runs; pyarrow is there
+    # for notebooks in Hadoop's file system.
+    with slow_extras.left_out("pyarrow"):
+        return importlib.import_module("nbtools.execution.attempt")

@@ -1,5 +1,20 @@
 """The command line: a view over ``nbtools.api``; no decision is taken here."""
 
-from nbtools.cli.main import main
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    if sys.argv[1:2] == ["run"]:
+        from nbtools.execution.kernels.warm.begun import begin_early
+
+        begin_early(Path.cwd(), sys.argv[2:])
+    from nbtools.cli.main import main
+
+    main()
+
 
 __all__ = ["main"]

@@ -62,6 +62,7 @@ class Database:
         self._lock = threading.RLock()
         self._path = path
         self.writable = writable
+        self._durable: bool | None = None
         with self._explained():
             self._connection = _connect(path, writable)
             self._prepare()
@@ -158,8 +159,9 @@ class Database:
         """Append an event to the journal."""
         record = encode(event)
         row = (event.run, record["event"], event.at, json.dumps(record))
-        with self._transaction() as run:
-            run("INSERT INTO event (run, kind, at, body) VALUES (?, ?, ?, ?)", row)
+        with self._explained(), self._lock:
+            self._be_durable(False)
+            self._connection.execute("INSERT INTO event (run, kind, at, body) VALUES (?, ?, ?, ?)", row)
 
     def events(self, *, run: str = "", kinds: tuple[str, ...] = ()) -> list[Event]:
         """Return the events of one run or of all, oldest first, of ``kinds`` or of every kind."""
@@ -239,8 +241,7 @@ class Database:
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[Any]:
         with self._explained(), self._lock:
-            # In WAL mode only FULL makes a commit survive a power cut; records must, the rest may not.
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._be_durable(durable)
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
@@ -249,6 +250,12 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _be_durable(self, durable: bool) -> None:
+        # In WAL mode only FULL makes a commit survive a power cut; records must, the rest may not.
+        if durable is not self._durable:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

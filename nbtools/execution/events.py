@@ -272,7 +272,11 @@ _PARTS: dict[str, type] = {
 
 def encode(event: Event) -> dict[str, Any]:
     """Return the event as JSON-ready values; its kind stands under ``event``."""
-    return {"event": type(event).__name__, **dataclasses.asdict(event)}
+    name = type(event).__name__
+    values = {item: getattr(event, item) for item in type(event).__slots__}
+    if all(isinstance(value, str | float | int | None) for value in values.values()):
+        return {"event": name, **values}  # those of cells are many
+    return {"event": name, **dataclasses.asdict(event)}
 
 
 def decode(record: Mapping[str, Any]) -> Event:

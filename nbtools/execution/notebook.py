@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import papermill
 from jupyter_client.kernelspec import NoSuchKernel
 from papermill.exceptions import PapermillExecutionError
@@ -142,12 +141,12 @@ def execute(
             on_kernel=on_kernel,
             off_kernel=off_kernel,
             on_cell=on_cell,
+            on_complete=lambda notebook: _put_final_values(notebook, job),
         )
         if (branch := job.branch) is not None:
             session.branch = lambda progress: branch(session, progress)
         failure = _run(job, session)
-    text = session.text if failure else _with_final_values(session.text, job)
-    return Executed(text, failure)
+    return Executed(session.text, failure)
 
 
 def _spill(job: Job, name: str) -> Spill:
@@ -155,10 +154,12 @@ def _spill(job: Job, name: str) -> Spill:
 
 
 def _run(job: Job, session: Session) -> Failure | None:
-    notebook = nbformat.reads(job.text, as_version=4)
+    source = job.save_to.with_name("source.ipynb")
+    source.write_bytes(job.text.encode())
     try:
         papermill.execute_notebook(
-            notebook,
+            # A path, because papermill would make a text of a notebook to read it again; with braces it is a template.
+            str(source).replace("{", "{{").replace("}", "}}"),
             None,
             parameters=dict(job.injected),
             engine_name="nbtools",
@@ -236,16 +237,14 @@ def _tail(path: Path, masking: Masking) -> str:
     return masking.text(text, begins_cut=len(whole) > _LOG_TAIL).strip()
 
 
-def _with_final_values(text: str, job: Job) -> str:
-    """Return the executed notebook as if its outputs had been written to where they now are.
+def _put_final_values(notebook: Any, job: Job) -> None:
+    """Have the executed notebook look as if its outputs had been written to where they will be.
 
     Whoever opens it can run it again: the private paths of the run are gone by then.
     """
-    notebook = nbformat.reads(text, as_version=4)
     for cell in notebook.cells:
         if INJECTED in cell.metadata.get("tags", ()):
             cell.source = translate_parameters(
                 job.kernel or "python3", job.language, dict(job.final), "Parameters"
             )
     notebook.metadata.papermill["parameters"] = job.masking.value(dict(job.final))
-    return str(nbformat.writes(notebook))

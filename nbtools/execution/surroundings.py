@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nbtools.execution.kernels.seeding import HASH_SEED, with_hash_seed
 from nbtools.execution.kernels.seeding import VARIABLE as SEED
 from nbtools.execution.workspace import Workspace, recorded
 from nbtools.pipeline.dag import Output, Variant
 from nbtools.pipeline.plan import Completion
 from nbtools.pipeline.seeding import kernel_seed
 from nbtools.pipeline.spec import Secret
-
-#: The variable that Python reads the order of sets from, when it starts.
-HASH_SEED = "PYTHONHASHSEED"
 
 
 def variables(variant: Variant, workspace: Workspace, where: Callable[[Output], Path]) -> dict[str, Any]:
@@ -50,11 +48,6 @@ def environment(variant: Variant, workspace: Workspace, more: Mapping[str, str])
     paths += filter(None, [inherited.get("PYTHONPATH", "")])
     own_path = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
     return {**with_hash_seed(inherited), **own_path, SEED: str(seed_of(variant, workspace)), **more}
-
-
-def with_hash_seed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which Python's sets of texts have the same order each time, unless it says otherwise."""
-    return {HASH_SEED: "0", **environment}
 
 
 def seed_of(variant: Variant, workspace: Workspace) -> int:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import itertools
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nbtools.execution.parquet_footer import read_footer
+
 #: Rows of larger texts are not counted: all of them would have to be read.
-_LARGEST_TEXT = 64 << 20
+_LARGEST_TEXT = 8 << 20
+#: The types of their columns are those of so many rows.
+_LOOKED_AT = 1_000
 _MOST_COLUMNS = 10_000
 
 
@@ -37,7 +44,7 @@ class Description:
 def describe(path: Path, name: str = "") -> Description:
     """Return what the file or folder at ``path`` holds; nothing is known of one that cannot be read.
 
-    Of Parquet only the footers are read, of CSV all up to 64 MiB, and else the beginning.
+    Of Parquet only the footers are read, of CSV all up to 8 MiB, and else the beginning.
 
     Parameters
     ----------
@@ -48,7 +55,7 @@ def describe(path: Path, name: str = "") -> Description:
         if path.is_dir():
             return _folder(path)
         return _file(path, (name or path.name).lower())
-    except Exception:  # noqa: BLE001 - whatever a damaged file makes Arrow raise; to tell so is not the task here
+    except Exception:  # noqa: BLE001 - whatever a damaged file raises; to tell so is not the task here
         return Description()
 
 
@@ -74,10 +81,8 @@ def _file(path: Path, name: str) -> Description:
 
 
 def _parquet(path: Path) -> Description:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(path) as file:
-        return Description(file.metadata.num_rows, _columns(file.schema_arrow))
+    rows, columns = read_footer(path)
+    return Description(rows, dict(itertools.islice(columns.items(), _MOST_COLUMNS)))
 
 
 def _arrow(path: Path) -> Description:
@@ -88,21 +93,26 @@ def _arrow(path: Path) -> Description:
 
 
 def _csv(path: Path, name: str) -> Description:
-    import pyarrow
-    import pyarrow.csv
+    opened = gzip.open if name.endswith(".gz") else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
+        lines = csv.reader(stream, delimiter="\t" if ".tsv" in name else ",")
+        names = next(lines, [])
+        first = [row for row in itertools.islice(lines, _LOOKED_AT) if row]
+        types = {name: _type_of([row[at] for row in first if at < len(row)]) for at, name in enumerate(names)}
+        counted = path.stat().st_size <= _LARGEST_TEXT
+        rows = len(first) + sum(1 for row in lines if row) if counted else None
+    return Description(rows, dict(itertools.islice(types.items(), _MOST_COLUMNS)))
 
-    compression = "gzip" if name.endswith(".gz") else None
-    delimiter = "\t" if ".tsv" in name else ","
-    options = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    with pyarrow.input_stream(str(path), compression=compression) as stream:
-        reader = pyarrow.csv.open_csv(stream, parse_options=options)
-        columns = _columns(reader.schema)
-        if path.stat().st_size > _LARGEST_TEXT:
-            return Description(None, columns)
-        try:
-            return Description(sum(batch.num_rows for batch in reader), columns)
-        except pyarrow.ArrowInvalid:  # a later value is of another type than the first ones
-            return Description(None, columns)
+
+def _type_of(texts: list[str]) -> str:
+    """Return what the values of a column are, by those that have been looked at."""
+    given = [text for text in texts if text]
+    for name, kind in (("int64", int), ("double", float)):
+        with suppress(ValueError):
+            for text in given:
+                kind(text)
+            return name if given else "null"
+    return "string"
 
 
 def _columns(schema: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -54,7 +55,8 @@ _QUIET = {
 _NEEDED = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "PG", "MYSQL_")
 _PARENT = ""
 #: Notebooks come first; what is not delivered meanwhile is delivered at the end.
-_NICENESS = 5
+_NICENESS = 15
+_WORKER = "nbtools.tracking.worker"
 _STATUS = {"passed": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
@@ -358,7 +360,10 @@ class MlflowTracker:
 
 def _call(module: str, verb: str, *arguments: Any) -> Any:
     # By name, so that the parent process never imports mlflow.
-    return getattr(importlib.import_module(f"nbtools.tracking.{module}"), verb)(*arguments)
+    if (name := f"nbtools.tracking.{module}") not in sys.modules:
+        with slow_extras.left_out():
+            importlib.import_module(name)
+    return getattr(sys.modules[name], verb)(*arguments)
 
 
 def _prepare(parent: int, environment: Mapping[str, str], without: Collection[str]) -> None:
@@ -374,7 +379,19 @@ def _prepare(parent: int, environment: Mapping[str, str], without: Collection[st
     end_with(parent)
     slow_extras.leave_out()
     _step_back()
-    importlib.import_module("nbtools.tracking.worker")
+    _import_worker()
+
+
+def _import_worker() -> None:
+    """Import MLflow without what it needs for data frames only, of which none come here; with all of it if it must."""
+    before = set(sys.modules)
+    with slow_extras.left_out("pandas", "numpy"):
+        try:
+            importlib.import_module(_WORKER)
+        except ImportError:
+            for name in set(sys.modules) - before:
+                del sys.modules[name]
+    importlib.import_module(_WORKER)
 
 
 def _step_back() -> None:

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from nbtools.execution import tables
+from nbtools.execution import slow_extras, tables
 
 #: What MLflow would cut without a word (mlflow/utils/validation.py).
 _LONGEST_PARAM = 6_000
@@ -83,8 +83,10 @@ def _ids(attempt: str) -> tuple[str, str]:
     return _begun[attempt]
 
 
-def ready(_uri: str) -> None:
-    """Do nothing: whoever asks starts the process."""
+def ready(uri: str) -> None:
+    """Get ready for the store: whoever asks starts the process."""
+    with slow_extras.left_out():
+        _client(uri)
 
 
 def describe(uri: str, attempt: str, tags: Mapping[str, str], inputs: Sequence[Mapping[str, Any]]) -> None:

@@ -179,11 +179,14 @@ def by_stream(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    nursery.prepare(sys.executable, ["pandas", "ipywidgets", "sklearn"], {**os.environ})
-    yield nursery
-    nursery.close()
+def nurseries() -> Iterator[dict[str, Nursery]]:
+    """Return where kernels are forked that are driven in a way; a run has one way."""
+    found = {driven: Nursery() for driven in ("directly", "over the protocol")}
+    for nursery in found.values():
+        nursery.prepare(sys.executable, ["pandas", "ipywidgets", "sklearn"], {**os.environ})
+    yield found
+    for nursery in found.values():
+        nursery.close()
 
 
 def test_reply_that_wakes_nobody_does_not_hold_the_notebook_up(
@@ -203,8 +206,9 @@ def test_reply_that_wakes_nobody_does_not_hold_the_notebook_up(
     assert [cell["outputs"][0]["text"] for cell in document["cells"]] == [["a\n"], ["b\n"]]
 
 
-def forked(nursery: Nursery, folder: Path, driven: str) -> Session:
+def forked(nurseries: dict[str, Nursery], folder: Path, driven: str) -> Session:
     """Return a session on a kernel that is forked."""
+    nursery = nurseries[driven]
     job = ForkJob(("pandas", "ipywidgets", "sklearn"), {**os.environ}, str(folder), ())
     if driven == "over the protocol":
         start = functools.partial(nursery.start, sys.executable)
@@ -244,9 +248,9 @@ def papermills_own(source: Path, target: Path, *, fails: bool) -> Any:
 @pytest.mark.parametrize("kernel", ["ordinary", "directly", "over the protocol"])
 @pytest.mark.parametrize("name", SAME)
 def test_outputs_are_the_same_as_with_papermills_own_engine(
-    tmp_path: Path, nursery: Nursery, name: str, kernel: str
+    tmp_path: Path, nurseries: dict[str, Nursery], name: str, kernel: str
 ) -> None:
-    more = {"session": forked(nursery, tmp_path, kernel)} if kernel != "ordinary" else {}
+    more = {"session": forked(nurseries, tmp_path, kernel)} if kernel != "ordinary" else {}
     tags = {0: ["raises-exception"]} if name == "errors" else {}
     source = write(tmp_path / "in.ipynb", *SAME[name], tags=tags, params=None)
     documents = {
@@ -285,10 +289,10 @@ def test_outputs_are_the_same_as_with_papermills_own_engine(
 @pytest.mark.parametrize("driven", ["directly", "over the protocol"])
 @pytest.mark.usefixtures("no_ordinary_kernel")
 def test_forked_kernel_is_judged_by_what_was_seen(
-    tmp_path: Path, nursery: Nursery, cell: str, kind: str, message: str, driven: str
+    tmp_path: Path, nurseries: dict[str, Nursery], cell: str, kind: str, message: str, driven: str
 ) -> None:
     source = write(tmp_path / "in.ipynb", "x = 1", cell, "print('never')", params=None)
-    session = forked(nursery, tmp_path, driven)
+    session = forked(nurseries, tmp_path, driven)
     if kind == "timeout":
         session.timeout_s, session.deadline = 1, time.monotonic() + 1
     with suppress(PapermillExecutionError):  # papermill's own verdict; this is about ours

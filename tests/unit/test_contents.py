@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbtools.execution.parquet_footer import read_footer
 from nbtools.execution.tables import describe
 from nbtools.tracking.contents import close, first_difference, tables, values
 
@@ -113,3 +116,55 @@ def test_rows_columns_and_types_are_told_without_reading_a_table_whole(tmp_path:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 is not enough")
     assert describe(tmp_path / "broken.parquet").record() == {}
     assert describe(tmp_path / "nothing.csv").record() == {}
+
+
+def test_footer_of_parquet_says_what_arrow_says(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {
+        "flag": pa.bool_(),
+        "small": pa.int8(),
+        "big": pa.uint64(),
+        "half": pa.int16(),
+        "plain": pa.int32(),
+        "long": pa.int64(),
+        "single": pa.float32(),
+        "number": pa.float64(),
+        "text": pa.string(),
+        "raw": pa.binary(),
+        "day": pa.date32(),
+        "moment": pa.timestamp("us", tz="UTC"),
+        "naive": pa.timestamp("ms"),
+        "nanos": pa.timestamp("ns"),
+    }
+    nested = {
+        "list": pa.list_(pa.struct([("a", pa.int8()), ("b", pa.string())])),
+        "struct": pa.struct([("x", pa.int8())]),
+    }
+    schema = pa.schema(
+        [*types.items(), *nested.items(), ("money", pa.decimal128(9, 2)), ("last", pa.float64())]
+    )
+    table = schema.empty_table()
+    pq.write_table(table, tmp_path / "x.parquet")
+    found = describe(tmp_path / "x.parquet")
+    assert found.rows == 0
+    assert list(found.columns) == schema.names
+    assert {name: found.columns[name] for name in types} == {name: str(kind) for name, kind in types.items()}
+    assert (found.columns["list"], found.columns["struct"], found.columns["money"]) == (
+        "list",
+        "struct",
+        "decimal(9, 2)",
+    )
+    many = pa.table({"n": list(range(10_000))})
+    pq.write_table(many, tmp_path / "many.parquet", row_group_size=100)
+    assert describe(tmp_path / "many.parquet").rows == 10_000
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_make_the_reader_of_footers_fail_otherwise_than_it_says(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.parquet"
+        path.write_bytes(data + len(data).to_bytes(4, "little") + b"PAR1")
+        with contextlib.suppress(ValueError):
+            read_footer(path)

@@ -34,14 +34,30 @@ class Progress(NotebookExecutionManager):  # type: ignore[misc]
     def __init__(self, nb: Any, session: Session, **kwargs: Any) -> None:
         super().__init__(nb, **kwargs)
         self.session = session
-        self._saved_at = 0.0
+        self._saved_at = time.monotonic()  # what has only begun need not be saved
+        self._started_at = self.now()
 
     def notebook_start(self, **kwargs: Any) -> None:
         """Open papermill's record."""
         if self.session.source:
-            # papermill would write the whole notebook here, because it was given one and no path.
+            # papermill knows the path that it was given, of a private copy.
             self.nb.metadata.papermill["input_path"] = self.session.source
         super().notebook_start(**kwargs)
+
+    def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
+        """Open the record of a cell."""
+        super().cell_start(cell, cell_index, **kwargs)
+        self._started_at = self.now()
+
+    def cell_complete(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
+        """Close the record of a cell."""
+        record = cell.metadata.papermill
+        # papermill would take the text of the time apart again, which takes longer than all else here.
+        start_time = record.pop("start_time", None)
+        super().cell_complete(cell, cell_index, **kwargs)
+        if start_time:
+            record["start_time"] = start_time
+            record["duration"] = (self.now() - self._started_at).total_seconds()
 
     def save(self, **_: Any) -> None:
         """Save the notebook, unless that was done a moment ago."""
@@ -74,6 +90,8 @@ class Progress(NotebookExecutionManager):  # type: ignore[misc]
         if self.session.verdict.kind:
             record["exception"] = True
         self.cleanup_pbar()
+        if self.session.verdict.complete and not self.session.verdict.kind:
+            self.session.on_complete(self.nb)
         self.save_now()
 
 

@@ -5,9 +5,11 @@ This file also runs as a script under interpreters that know nothing of nbtools:
 
 from __future__ import annotations
 
+import email
 import json
 import platform
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
@@ -18,8 +20,7 @@ def probe() -> dict[str, Any]:
     origins: dict[str, str] = {}
     packages: dict[str, list[str]] = {}
     for distribution in metadata.distributions():
-        described = distribution.metadata  # parsed anew at each access
-        name, version = described["Name"], described["Version"]
+        name, version = _name_and_version(distribution)
         if not name or name in versions:
             continue  # the first one found is the one that is imported
         versions[name] = version
@@ -48,12 +49,18 @@ def _origin(text: str) -> str:
     return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else "unknown"
 
 
+def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
+    # `distribution.metadata` takes the whole description apart, which is most of the work.
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    headers = email.message_from_string(text.partition("\n\n")[0])
+    return headers.get("Name", ""), headers.get("Version", "")
+
+
 def _modules(distribution: metadata.Distribution) -> set[str]:
     listed = distribution.read_text("top_level.txt")
     names = {line.strip().split("/")[0] for line in (listed or "").splitlines()}
-    for file in distribution.files or ():
-        head = file.parts[0]
-        if len(file.parts) == 1:
+    for head, is_file in _heads(distribution):
+        if is_file:
             if head.endswith(".py"):
                 names.add(head[:-3])
             elif head.endswith((".so", ".pyd")):
@@ -61,6 +68,15 @@ def _modules(distribution: metadata.Distribution) -> set[str]:
         elif not head.endswith((".dist-info", ".egg-info", ".data")) and head not in ("..", "__pycache__"):
             names.add(head)
     return {name for name in names if name.isidentifier()}
+
+
+def _heads(distribution: metadata.Distribution) -> Iterable[tuple[str, bool]]:
+    """Return the first part of each installed path, and whether that is all of it."""
+    if record := distribution.read_text("RECORD"):
+        # A path for each of the ten thousands of lines would take ten times as long; none here has a comma in its head.
+        paths = (line.split(",", 1)[0].strip('"') for line in record.splitlines())
+        return {(head, not rest) for head, _, rest in (path.partition("/") for path in paths)}
+    return {(file.parts[0], len(file.parts) == 1) for file in distribution.files or ()}
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import importlib.machinery
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 #: Holds the seed for as long as the kernel lives.
 VARIABLE = "NBTOOLS_SEED"
+#: Python reads the order of sets from it, when it starts.
+HASH_SEED = "PYTHONHASHSEED"
 _MODULE = "numpy.random"
 
 
@@ -52,6 +54,11 @@ def seed() -> None:
     random.seed(number)
     if _MODULE in sys.modules:
         sys.modules[_MODULE].seed(number)
+
+
+def with_hash_seed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which Python's sets of texts have the same order each time, unless it says otherwise."""
+    return {HASH_SEED: "0", **environment}
 
 
 def _number() -> int | None:

@@ -93,6 +93,8 @@ class Session:
     on_cell
         Called with the number of a code cell in the source notebook (0 for the injected one), and
         None when it starts or its seconds when it is done.
+    on_complete
+        Called with the notebook when all its cells have passed, before it is saved for the last time.
     spill
         Returns what takes the whole text of a cell (by number) that prints more than its notebook keeps.
     keep
@@ -121,6 +123,7 @@ class Session:
     on_kernel: Callable[[Any], None] = lambda _: None
     off_kernel: Callable[[Any], None] = lambda _: None
     on_cell: Callable[[int, float | None], None] = lambda _index, _seconds: None
+    on_complete: Callable[[Any], None] = lambda _: None
     verdict: Verdict = field(default_factory=Verdict)
     text: str = ""
 

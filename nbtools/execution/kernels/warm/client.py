@@ -128,6 +128,8 @@ class ForkedClient(StageClient):
                 message, buffers = wire.unpacked_message(payload)
                 if message["msg_type"] == "environment_request":
                     self._answer()
+                elif message["msg_type"] == "imported":
+                    self.kernel.also_import(message["content"]["modules"])
                 elif message["msg_type"] != "execute_reply":
                     self.process_message({**message, "buffers": buffers}, cell, index)
                 elif message["parent_header"]["msg_id"] == self._request:

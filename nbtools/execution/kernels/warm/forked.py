@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
@@ -80,6 +80,8 @@ class ForkedKernel:
         Descriptors of pipes: what programs that a cell started write to stdout and stderr.
     control
         Where forks of this kernel are asked for, if it may be forked.
+    also_import
+        Told what cells have imported of packages that the kernel was forked with.
     """
 
     def __init__(
@@ -88,9 +90,11 @@ class ForkedKernel:
         connection: socket.socket,
         outputs: tuple[int, int],
         control: socket.socket | None = None,
+        also_import: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         self.pid = process.pid
         self.control = control
+        self.also_import = also_import
         self.connection = connection
         self.outputs = outputs
         self.running = process.running

@@ -117,9 +117,9 @@ class Forker:
                 asked, answers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 given.append(handed.enter_context(answers).fileno())
                 kept.enter_context(asked)
-            process = self._new_process(job.needs, given, given_up)
+            process = self._new_process(job, given, given_up)
             kept.pop_all()
-        kernel = ForkedKernel(process, line, (out, err), asked)
+        kernel = ForkedKernel(process, line, (out, err), asked, self.also_import)
         kernel.send(job.first_message())
         return kernel
 
@@ -141,7 +141,7 @@ class Forker:
         mine, its = socket.socketpair()
         with mine:
             with its:
-                process = self._new_process(job.needs, [its.fileno(), stdout, stderr], given_up)
+                process = self._new_process(job, [its.fileno(), stdout, stderr], given_up)
             with contextlib.suppress(OSError):  # it has ended: whoever waits for it will see that
                 mine.sendall(wire.packed_message(job.first_message()))
         return process
@@ -151,7 +151,7 @@ class Forker:
         return not self._kernels
 
     def _new_process(
-        self, needs: Sequence[str], descriptors: Sequence[int], given_up: Callable[[], bool]
+        self, job: ForkJob, descriptors: Sequence[int], given_up: Callable[[], bool]
     ) -> ForkedProcess:
         if self.unsafe:
             raise Cold(self.unsafe)
@@ -161,7 +161,8 @@ class Forker:
         with self._changing:
             self._forks[number], self._kernels[number] = forked, ended
         try:
-            self._ask({"id": number, "needs": needs}, descriptors)
+            request = {"id": number, "needs": job.needs, "direct": not job.arguments}
+            self._ask(request, descriptors)
             pid, watched = self._forked(forked, given_up)
         except Cold:
             with self._changing:
@@ -169,6 +170,9 @@ class Forker:
                 self._kernels.pop(number, None)
             raise
         return ForkedProcess(pid, watched, ended)
+
+    def also_import(self, modules: Sequence[str]) -> None:
+        """Have later forks begin with ``modules``, if that is the process's to decide; here it is not."""
 
     def keep(self, pid: int, seconds: float) -> None:
         """Let a kernel outlive this process, for so long at most.

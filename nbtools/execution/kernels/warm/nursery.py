@@ -12,47 +12,53 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from nbtools.execution.kernels.processes import guarded
-from nbtools.execution.kernels.warm import zygote
+from nbtools.execution.kernels.warm import begun as early
+from nbtools.execution.kernels.warm.begun import QUIET, Begun, begin
 from nbtools.execution.kernels.warm.forked import ForkedKernel, ForkedProcess
 from nbtools.execution.kernels.warm.forker import Cold, Forker, ForkJob
 
 log = logging.getLogger(__name__)
 
 _END_S = 5.0
-#: What must hold while libraries are loaded: one thread, and no helpers of theirs in the background.
-_QUIET = {
-    **dict.fromkeys(zygote.THREAD_VARIABLES, "1"),
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
-}
-_UNLESS_SET = {
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    # Idle threads of OpenBLAS spin for 2 ** 26 cycles by default, which would slow down what runs beside them.
-    "OPENBLAS_THREAD_TIMEOUT": "20",
-}
+_MODULES_AT_ONCE = 500
 
 
 class Zygote(Forker):
-    """A process that has imported packages and nothing else, and its guardians."""
+    """A process that has imported packages and nothing else, and its guardians.
 
-    def __init__(self, python: str, modules: Sequence[str], environment: Mapping[str, str]) -> None:
+    Parameters
+    ----------
+    environment
+        What imports may read.
+    begun
+        A process that has been begun with a part of that environment.
+
+    Raises
+    ------
+    OSError
+        If it cannot be started.
+    """
+
+    def __init__(
+        self, python: str, modules: Sequence[str], environment: Mapping[str, str], begun: Begun | None = None
+    ) -> None:
         self.modules = tuple(modules)
-        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            # JPY_ variables tell a kernel whose it is; this process is nobody's, and its forks are told anew.
-            own = {name: value for name, value in environment.items() if not name.startswith("JPY_")}
-            self._guardian = subprocess.Popen(
-                guarded([python, zygote.__file__, str(theirs.fileno()), *modules]),
-                pass_fds=[theirs.fileno()],
-                env={**_UNLESS_SET, **own, **_QUIET},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        # JPY_ variables tell a kernel whose it is; this process is nobody's, and its forks are told anew.
+        own = {name: value for name, value in environment.items() if not name.startswith("JPY_")}
+        begun = begun or begin(python, own)
+        self._guardian = begun.guardian
         assert self._guardian.stdin is not None
         self._to_guardian = self._guardian.stdin
-        super().__init__(control, "the zygote")
+        super().__init__(begun.control, "the zygote")
+        more = {name: own[name] for name in own.keys() - begun.environment.keys() - QUIET.keys()}
+        with contextlib.suppress(Cold):  # it has ended: whoever asks for a fork is told so
+            self._ask({"modules": self.modules, "environment": more}, ())
+
+    def also_import(self, modules: Sequence[str]) -> None:
+        """Have what notebooks come to import imported here too, beside them, unless it turns out to be harmful."""
+        with contextlib.suppress(Cold):
+            for start in range(0, len(modules), _MODULES_AT_ONCE):
+                self._ask({"import": modules[start : start + _MODULES_AT_ONCE]}, ())
 
     def keep(self, pid: int, seconds: float) -> None:
         """Let a kernel outlive this process, for so long at most.
@@ -104,7 +110,7 @@ class Nursery:
             if sys.platform != "linux" or python in self._zygotes:
                 return
             try:
-                self._zygotes[python] = Zygote(python, modules, environment)
+                self._zygotes[python] = Zygote(python, modules, environment, early.taken(python, environment))
             except OSError as error:
                 log.debug("no zygote for %s: %s", python, error)
 

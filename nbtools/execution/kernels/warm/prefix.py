@@ -137,6 +137,8 @@ class _PrefixClient(ForkedClient):
         except BaseException:
             self.kernel.stop(at_once=True)
             self.kernel.close()
+            if self.kernel.control:
+                self.kernel.control.close()
             raise
         finally:
             # From here on it only forks; an interrupt, or a limit for one variant, is not for it.

@@ -103,6 +103,9 @@ class ShellApp(IPKernelApp):
 
     line: Line
 
+    def parse_command_line(self, argv: Any = None) -> None:
+        """There are no arguments, and to find that out would take a quarter of the beginning."""
+
     def init_connection_file(self) -> None:
         """There is no connection."""
 
@@ -137,6 +140,30 @@ class ShellApp(IPKernelApp):
         """Between cells nobody is interrupted."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    def init_path(self) -> None:
+        """Leave to ``begin`` what is the notebook's or the user's own: its folder, and code that may compute."""
+
+    def init_gui_pylab(self) -> None:
+        """Leave it to ``begin``."""
+
+    def init_extensions(self) -> None:
+        """Leave them to ``begin``."""
+
+    def init_code(self) -> None:
+        """Leave it to ``begin``."""
+
+    def begin(self) -> None:
+        """Be in the present folder, load the extensions and run the startup files of the user's profile."""
+        shell: Any = self.shell
+        shell.starting_dir = os.getcwd()
+        shell.history_manager.dir_hist[:] = [Path.cwd()]
+        super().init_path()  # type: ignore[no-untyped-call]
+        super().init_gui_pylab()  # type: ignore[no-untyped-call]
+        super().init_extensions()  # type: ignore[no-untyped-call]
+        super().init_code()  # type: ignore[no-untyped-call]
+        sys.stdout.flush()
+        sys.stderr.flush()
+
     def init_kernel(self) -> None:
         """Create the kernel."""
         here = types.SimpleNamespace(parent_thread=threading.main_thread(), manager=None)
@@ -160,14 +187,15 @@ def _pass_over(*_: Any, **__: Any) -> None:
 
 
 class Shell:
-    """A kernel and the line over which it is driven."""
+    """A kernel and the line over which it is driven, once it has ``begun``."""
 
-    def __init__(self, connection: socket.socket, control: list[socket.socket]) -> None:
-        self.line = Line(connection)
-        self.control = control
+    def __init__(self) -> None:
+        unconnected = socket.socket(socket.AF_UNIX)
+        unconnected.close()
+        self.line = Line(unconnected)
+        self.control: list[socket.socket] = []
         self.dormant: Dormant | None = None
         self.forking = False
-        self.context = contextvars.copy_context()
         self.session = LineSession(line=self.line, key=b"")
         ShellApp.line = self.line
         self.app = ShellApp.instance(session=self.session, log_level=logging.CRITICAL)
@@ -176,11 +204,21 @@ class Shell:
         self.kernel = self.app.kernel
         sys.breakpointhook = _pass_over
 
+    def begin(self, connection: socket.socket, control: list[socket.socket]) -> None:
+        """Serve ``connection`` in this process, which may be a fork of the one that has made this."""
+        self.line.reopen(connection)
+        self.control = control
+        self.context = contextvars.copy_context()
+        sys.modules["__main__"] = self.kernel.shell.user_module
+        settle_matplotlib()
+        self.app.begin()
+
     def serve(self) -> dict[str, Any]:
         """Do what is asked until the other side has gone, or this is to become something else; return what."""
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self._own = zygote.descriptors()
+        self._known = set(sys.modules)
         self._finalizers = len(_finalizers())
         while True:
             request = self.loop.run_until_complete(self._task())
@@ -286,7 +324,20 @@ class Shell:
             )  # a fork that the cell made must not serve beside its parent
         sys.stdout.flush()
         sys.stderr.flush()
+        if modules := self._imported():
+            self.session.send(None, "imported", {"modules": modules})
         self.session.send(None, "execute_reply", _clean(reply), parent=parent)
+
+    def _imported(self) -> list[str]:
+        """Return what the last cell has imported of packages that this process had from the beginning."""
+        if len(sys.modules) == len(self._known):
+            return []
+        packages = {name.partition(".")[0] for name in self._known}
+        new = [name for name in sys.modules if name not in self._known]
+        self._known.update(new)
+        return [
+            name for name in new if name.partition(".")[0] in packages and _is_installed(sys.modules[name])
+        ]
 
 
 class LateEnvironment:
@@ -356,9 +407,24 @@ def _is_shared(descriptor: int) -> bool:
     return path.startswith(("socket:", "pipe:"))
 
 
+def _is_installed(module: Any) -> bool:
+    spec = getattr(module, "__spec__", None)
+    return "-packages" in str(getattr(spec, "origin", None))
+
+
 def _finalizers() -> dict[Any, Any]:
     registry: dict[Any, Any] = weakref.finalize._registry  # type: ignore[attr-defined]
     return registry
+
+
+#: A shell that was made before this process was forked, if there is one.
+_ready: list[Shell] = []
+
+
+def make_ready() -> None:
+    """Make a shell, so that no fork of this process needs to; from now on all are to be driven over a line."""
+    if not _ready:
+        _ready.append(Shell())
 
 
 def main(connection: socket.socket, control: list[socket.socket]) -> None:
@@ -369,8 +435,8 @@ def main(connection: socket.socket, control: list[socket.socket]) -> None:
     control
         Where forks may be asked for; empty if nobody will.
     """
-    shell = Shell(connection, control)
-    settle_matplotlib()
+    shell = _ready.pop() if _ready else Shell()
+    shell.begin(connection, control)
     late = LateEnvironment(shell)
     _begin(shell, late)
     request = shell.serve()
@@ -391,7 +457,7 @@ def main(connection: socket.socket, control: list[socket.socket]) -> None:
         return 0
 
     late.end()
-    zygote.Zygote(control[0], [], branch, zygote.why_not_forked).run()
+    zygote.Zygote(control[0], branch, zygote.why_not_forked).run()
 
 
 def be_kept(shell: Shell, connection_file: str, before: str) -> None:

@@ -62,7 +62,7 @@ THREAD_VARIABLES = (
 
 
 class Zygote:
-    """Imports what is on its list, forks when asked, and tells how its children end.
+    """Imports what it is told to, forks when asked, and tells how its children end.
 
     Parameters
     ----------
@@ -70,22 +70,29 @@ class Zygote:
         What a fork does with its life, given its descriptors and what it was told of itself.
     why_not
         Returns why this process must not be forked, or nothing.
+    make_ready
+        Prepares for kernels that are driven directly, once there has been one.
     """
 
     def __init__(
         self,
         control: socket.socket,
-        modules: list[str],
         live: Callable[[list[int], dict[str, Any]], int],
         why_not: Callable[[], str],
+        make_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.why_not = why_not
+        self.make_ready = make_ready
+        self.is_direct = self.is_ready = False
         self.control = control
-        self.modules = modules
+        self.modules: list[str] = []  # to be imported before there are forks that need them
         self.live = live
         self.children: dict[int, int] = {}
         self.requests: list[tuple[dict[str, Any], list[int]]] = []
-        self.imported: set[str] = set()
+        self.asked: list[str] = []  # what kernels have come to import: tried out first
+        self.trial = 0
+        self.tried: list[str] = []
+        self.harmless: list[str] = []
         self.kept: dict[int, float] = {}  # until when a kernel may outlive whoever started this
         self.wakeup, waker = os.pipe()
         os.set_blocking(waker, False)
@@ -99,19 +106,25 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: self.leave())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for name in self.modules:
-            self.bring(name)
-            self.serve(0)
-        self.modules = []
         while True:
-            self.serve(None)
+            busy = self.requests or self.modules or self.harmless or (self.is_direct and not self.is_ready)
+            self.serve(0 if busy else None)
+            if self.modules:
+                self.bring(self.modules[0])
+                self.modules.pop(0)
+            elif self.harmless:
+                self.bring(self.harmless.pop())
+            elif self.is_direct and not self.is_ready:
+                self.make_ready()
+                self.is_ready = True
+            elif self.asked and not self.trial:
+                self.try_out()
 
     def bring(self, name: str) -> None:
         """Import a module; one that cannot be imported is the notebook's own affair."""
         started = time.monotonic()
         with contextlib.suppress(BaseException):
             importlib.import_module(name)
-        self.imported.add(name)
         self.tell(
             {"event": "imported", "module": name, "s": time.monotonic() - started, "threads": threads()}
         )
@@ -127,11 +140,17 @@ class Zygote:
             request, descriptors = self.receive()
             if "keep" in request:
                 self.kept[request["keep"]] = time.monotonic() + request["seconds"]
+            elif "modules" in request:
+                os.environ.update(request["environment"])
+                _given.update(os.environ)
+                self.modules += request["modules"]
+            elif "import" in request:
+                self.asked += [name for name in request["import"] if name not in sys.modules]
             else:
                 self.requests.append((request, descriptors))
         waiting = []
         for request, descriptors in self.requests:
-            if set(request["needs"]) & set(self.modules) <= self.imported:
+            if not set(request["needs"]) & set(self.modules):
                 self.fork(request, descriptors)
             else:
                 waiting.append((request, descriptors))
@@ -188,13 +207,35 @@ class Zygote:
             if pid == 0:
                 return
             self.kept.pop(pid, None)
+            if pid == self.trial:
+                self.trial = 0
+                self.harmless = self.tried[::-1] if status == 0 else []
             number = self.children.pop(pid, None)
             if number is not None:
                 self.tell({"event": "exited", "id": number, "code": os.waitstatus_to_exitcode(status)})
 
+    def try_out(self) -> None:
+        """Import in a fork what kernels have come to import: the fork passes if it could still be forked."""
+        self.tried, self.asked = self.asked, []
+        parent = os.getpid()
+        with contextlib.suppress(OSError):  # there is no room for a fork now
+            self.trial = os.fork()
+        if os.getpid() == parent:
+            return
+        end_with_parent(parent)
+        signal.set_wakeup_fd(-1)
+        before = descriptors()
+        for name in self.tried:
+            with contextlib.suppress(BaseException):
+                importlib.import_module(name)
+        os._exit(int(bool(self.why_not()) or descriptors() != before))
+
     def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Fork a kernel and tell its process id."""
-        if why := self.why_not():
+        why = self.why_not()
+        if self.is_ready and not request["direct"]:
+            why = "it is prepared for kernels that are driven directly"
+        if why:
             self.tell({"event": "refused", "id": request["id"], "why": why})
             _close(descriptors)
             return
@@ -214,6 +255,7 @@ class Zygote:
         if pid == 0:
             self.become_kernel(descriptors, parent)
         self.children[pid] = request["id"]
+        self.is_direct = request["direct"]
         watched = os.pidfd_open(pid)
         self.tell({"event": "forked", "id": request["id"], "pid": pid}, (watched,))
         _close([*descriptors, watched])
@@ -434,15 +476,18 @@ def _close(descriptors: list[int]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Begin: the control socket's descriptor, and the modules to import."""
-    control, *modules = arguments
+    """Begin: the control socket's descriptor. What to import is told over it."""
+    (control,) = arguments
     _given.update(os.environ)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if not hasattr(os, "pidfd_open"):
         sys.exit("this Python knows no pidfd")
     for hook in ("mlflow_run", "seeding"):
         importlib.import_module(f"_nbtools_warm.{hook}").install()
-    Zygote(socket.socket(fileno=int(control)), ["_nbtools_warm.shell", *modules], _live, _why_threads).run()
+    from . import shell
+
+    control_socket = socket.socket(fileno=int(control))
+    Zygote(control_socket, _live, _why_threads, shell.make_ready).run()
 
 
 if __name__ == "__main__":
