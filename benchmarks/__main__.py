@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cells, kernels, pipeline, plans, single, starts, sweep, tracking
+from benchmarks import cells, kernels, pipeline, plans, search, single, starts, sweep, tracking
 from benchmarks.harness import Settings, described, machine, make_empty_store, progress, table
 from benchmarks.peers import PROGRAMS, versions
 
@@ -19,6 +19,7 @@ _BENCHMARKS = {
     "single": single.benchmark,
     "sweep": sweep.benchmark,
     "tracking": tracking.benchmark,
+    "search": search.benchmark,
     "plan": plans.benchmark,
     "start": starts.benchmark,
 }

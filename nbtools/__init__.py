@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nbtools.api import (
+        best,
+        compare,
         data,
         data_diff,
         data_restore,
@@ -23,15 +25,19 @@ if TYPE_CHECKING:
         history,
         lab,
         plan,
+        plan_sweep,
         reproduce,
         resume,
         run,
+        runs,
         schema,
         show,
         status,
+        sweep,
         sync,
         why,
     )
+    from nbtools.api import plots as plots
     from nbtools.registry.package import PackagedVersion, package
 
 __version__ = "0.1.0"
@@ -39,6 +45,8 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(
         (
+            "best",
+            "compare",
             "data",
             "data_diff",
             "data_restore",
@@ -51,12 +59,15 @@ _HOMES = {
             "history",
             "lab",
             "plan",
+            "plan_sweep",
             "reproduce",
             "resume",
             "run",
+            "runs",
             "schema",
             "show",
             "status",
+            "sweep",
             "sync",
             "why",
         ),
@@ -67,6 +78,8 @@ _HOMES = {
 
 __all__ = [
     "PackagedVersion",
+    "best",
+    "compare",
     "data",
     "data_diff",
     "data_restore",
@@ -80,18 +93,24 @@ __all__ = [
     "lab",
     "package",
     "plan",
+    "plan_sweep",
+    "plots",
     "reproduce",
     "resume",
     "run",
+    "runs",
     "schema",
     "show",
     "status",
+    "sweep",
     "sync",
     "why",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return importlib.import_module("nbtools.api.plots")
     if name not in _HOMES:
         raise AttributeError(f"module 'nbtools' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

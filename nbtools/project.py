@@ -71,6 +71,11 @@ class Project:
         """Files that a person changed and a run had to replace."""
         return self.state / "replaced"
 
+    @property
+    def sweeps(self) -> Path:
+        """What variants of a sweep have made, and the studies of samplers."""
+        return self.state / "sweeps"
+
     def relative(self, path: Path) -> str:
         """Return ``path`` as a POSIX path relative to the project."""
         return path.relative_to(self.root).as_posix()

@@ -137,6 +137,7 @@ class TrainSet(ModelInputs):
     """Flights of January to August that arrived."""
 
     late: int = pa.Field(isin=[0, 1])
+    arr_delay: float = pa.Field(in_range={"min_value": -180, "max_value": 1440})  # minutes
 
     @pa.check("flight_id")
     def january_to_august(cls, flight_id: pd.Series) -> pd.Series:  # noqa: N805
@@ -148,6 +149,7 @@ class TestSet(ModelInputs):
     """Flights of September and October that arrived."""
 
     late: int = pa.Field(isin=[0, 1])
+    arr_delay: float = pa.Field(in_range={"min_value": -180, "max_value": 1440})  # minutes
 
     @pa.check("flight_id")
     def september_and_october(cls, flight_id: pd.Series) -> pd.Series:  # noqa: N805

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbtools.api.debugging import debug, resume
 from nbtools.api.delivering import sync
+from nbtools.api.experiments import RunSearch, best, compare, names_of, runs, search, unknown_names
 from nbtools.api.lab import LabCommand, lab
 from nbtools.api.looking import (
     ProjectStatus,
@@ -25,9 +26,11 @@ from nbtools.api.looking import (
 )
 from nbtools.api.opening import find
 from nbtools.api.running import Listener, run
+from nbtools.api.sweeping import SweepResult, SweptVariant, plan_sweep, sweep
 from nbtools.api.upkeep import fsck, gc
 from nbtools.execution.state import RunState
 from nbtools.pipeline.explain import Explanation
+from nbtools.tracking.experiments import Level, TrackedRun
 from nbtools.tracking.history import HistoryRow
 
 if TYPE_CHECKING:
@@ -52,12 +55,19 @@ __all__ = [
     "Explanation",
     "HistoryRow",
     "LabCommand",
+    "Level",
     "Listener",
     "ProjectStatus",
     "Reproduction",
     "Restored",
+    "RunSearch",
     "RunState",
     "StageStatus",
+    "SweepResult",
+    "SweptVariant",
+    "TrackedRun",
+    "best",
+    "compare",
     "data",
     "data_diff",
     "data_restore",
@@ -69,14 +79,20 @@ __all__ = [
     "graph",
     "history",
     "lab",
+    "names_of",
     "plan",
+    "plan_sweep",
     "reproduce",
     "resume",
     "run",
+    "runs",
     "schema",
+    "search",
     "show",
     "status",
+    "sweep",
     "sync",
+    "unknown_names",
     "why",
 ]
 

@@ -106,7 +106,7 @@ def resume(
             stop = cancellation or Cancellation()
             stages = [opened.dag.variants[key].stage for key in keys]
             masking, state = read_secrets(opened.workspace, stages, os.environ), revision(home.root)
-            recorder = recorder_of(opened, keys, made, run_id, state, masking, note)
+            recorder = recorder_of(opened, keys, [step.variant.stage], run_id, state, masking, note)
             tracker = tracker_of(opened, run_id, note, stop, recorder) if track else None
             around = Around(
                 run=run_id,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nbtools.execution.masking import Masking
     from nbtools.execution.workspace import Workspace
     from nbtools.pipeline.dag import Variant
-    from nbtools.pipeline.plan import Plan
+    from nbtools.pipeline.spec import Stage
     from nbtools.tracking.lazy import LazyTracker
     from nbtools.tracking.recording import Recorder
     from nbtools.tracking.sync import Delivery
@@ -43,13 +43,13 @@ def tracker_of(
 def recorder_of(
     opened: Opened,
     keys: Sequence[str],
-    made: Plan,
+    to_run: Sequence[Stage],
     run: str,
     revision: Revision,
     masking: Masking,
     note: Callable[[str], None],
 ) -> Recorder:
-    """Return what keeps the manifest of a run of the variants ``keys``."""
+    """Return what keeps the manifest of a run of the variants ``keys``, some of whose stages are ``to_run``."""
     from nbtools.tracking.capturing import Code, capture
     from nbtools.tracking.recording import Recorder
 
@@ -66,7 +66,7 @@ def recorder_of(
             masking=masking,
         )
 
-    known = code() if made.to_run() else None
+    known = code() if to_run else None
     return Recorder(opened.project, lambda: capture(opened.project, run, known or code()), note)
 
 

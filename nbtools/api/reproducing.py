@@ -11,8 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbtools.api.opening import database_of, find, open_for, running_id
-from nbtools.api.running import run as run_stages
+from nbtools.api import running
+from nbtools.api.opening import (
+    Opened,
+    database_of,
+    find,
+    forced_keys,
+    open_for,
+    overrides_of,
+    planned,
+    running_id,
+)
+from nbtools.api.running import Manner
 from nbtools.errors import DataError, NbtoolsError, OperationError, Problem, UsageError, suggest
 from nbtools.execution import environments
 from nbtools.execution.database import Database
@@ -24,7 +34,9 @@ from nbtools.execution.lock import exclusive
 from nbtools.execution.state import RunState, StageState
 from nbtools.execution.store import Store
 from nbtools.execution.worktree import Worktree, has_commit, lock_file, worktree
+from nbtools.pipeline import dag as dags
 from nbtools.pipeline.plan import Completion
+from nbtools.pipeline.sweeping import point_of, with_points
 from nbtools.project import Project
 from nbtools.tracking.address import sqlite_address
 from nbtools.tracking.capturing import captured, lineage_store
@@ -142,18 +154,15 @@ def reproduce(  # noqa: PLR0913 - each is an option of the command
             _restore_inputs(home, original, tree)
             if stages:
                 _keep_results(home, original, tree, wanted)
-            again = run_stages(
-                wanted if stages else original.state.targets,
-                params=original.state.overrides,
+            manner = Manner(
                 jobs=jobs,
-                force=bool(stages),
                 track=original.tracked,
-                pythons=pythons,
-                project=tree.root,
                 listeners=listeners,
                 note=note,
-                cancellation=cancellation,
+                stop=cancellation,
+                pythons=pythons,
             )
+            again = _run(original, tree, wanted, manner, alone=bool(stages))
             verdicts = tuple(_verdict(key, original, again, (home, tree), rtol, ignore) for key in wanted)
     status = "reproduced" if all(item.is_reproduced for item in verdicts) else "different"
     status = "cancelled" if again.status == "cancelled" else status
@@ -399,6 +408,47 @@ def _other_environment(differing: Sequence[str], how: str) -> OperationError:
     if how == "build":
         fix = f"install uv, which builds the environment of the run; or {fix}"
     return OperationError.of(f"the environment is not that of the run:\n{shown}{more}", fix=fix)
+
+
+def _run(
+    original: _Original, tree: Worktree, wanted: Sequence[str], manner: Manner, *, alone: bool
+) -> RunState:
+    """Carry out the plan of the run; of a sweep, with the variants that it had.
+
+    Parameters
+    ----------
+    alone
+        Whether only the stages that are ``wanted`` are forced to run.
+    """
+    overrides = overrides_of(original.state.overrides, None)
+    with running.alone(tree.root, f"nbtools reproduce {original.state.run}", overrides, manner) as (
+        found,
+        run_id,
+    ):
+        opened = _with_variants(found, original)
+        targets = (
+            tuple(key for key in wanted if key in opened.dag.variants) if alone else original.state.targets
+        )
+        made, keys, world = planned(opened, targets, force=alone)
+        forced = forced_keys(opened.dag, targets, force=alone)
+        return running.carry_out(opened, run_id, made, keys, world, manner, targets=targets, forced=forced)
+
+
+def _with_variants(opened: Opened, original: _Original) -> Opened:
+    """Return the project with the variants that a sweep had and pipelines.yaml does not have."""
+    points: dict[str, list[dict[str, Any]]] = {}
+    for key, stage in original.stages.items():
+        name, bracket, _ = key.partition("[")
+        completion = original.completions.get(key)
+        params = stage.params or (completion.ingredients.params if completion else {})
+        if bracket and key not in opened.dag.variants and (point := point_of(key, params)):
+            points.setdefault(name, []).append(point)
+    spec, folder = opened.spec, opened.project.relative(opened.project.sweeps)
+    for written in opened.spec.stages():
+        if written.key in points:
+            spec = with_points(spec, written, points[written.key], folder)
+    opened.workspace.spec = spec
+    return replace(opened, spec=spec, dag=dags.build(spec))
 
 
 # Comparing

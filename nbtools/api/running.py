@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
     from nbtools.execution.cancellation import Cancellation
     from nbtools.execution.contracts import Contracts
     from nbtools.execution.kernels.warm.nursery import Nursery
-    from nbtools.pipeline.plan import Plan
+    from nbtools.execution.search import Search
+    from nbtools.pipeline.params import Overrides
+    from nbtools.pipeline.plan import Plan, Surroundings
+    from nbtools.pipeline.spec import Stage
 
 Listener = Callable[[Event], None]
 
@@ -86,71 +90,150 @@ def run(  # noqa: PLR0913 - each is an option of the command
     NbtoolsError
         As ``plan``; and if the project's folder cannot be written to, or MLflow's store not be reached.
     """
-    from nbtools.execution.cancellation import Cancellation
-    from nbtools.execution.outcome import Around, KeepRule
-    from nbtools.execution.resources import machine, processors
-    from nbtools.execution.run import Options, Run, new_run_id, read_secrets
-    from nbtools.tracking.lazy import untracked
-
-    if jobs is not None and jobs < 1:
-        raise UsageError.of("at least one job is needed", where="--jobs")
-    home = find(project)
     overrides = overrides_of(params, params_file)
-    run_id = new_run_id(time.time())
-    with explained("nbtools cannot write to the project"):
-        _prepare(home)
-    owner = {"run": run_id, "command": " ".join(["nbtools run", *targets])}
-    with (
-        _alone(home, owner, note),
-        open_for(home.root, overrides, writable=True, pythons=pythons) as opened,
-    ):
-        _remove_leftovers(home)
+    manner = Manner(
+        jobs=jobs,
+        fail_fast=fail_fast,
+        track=track,
+        cold=cold,
+        debug=debug,
+        listeners=listeners,
+        note=note,
+        stop=cancellation,
+        pythons=pythons,
+    )
+    with alone(project, " ".join(["nbtools run", *targets]), overrides, manner) as (opened, run_id):
         made, keys, world = planned(opened, targets, force=force)
-        check_data(made)
-        masking = read_secrets(opened.workspace, taking_part(opened.dag, keys), os.environ)
-        _check_kernels(opened.workspace, [step.variant.stage for step in made.to_run()])
-        opened.workspace.check_outputs(opened.dag.variants[key] for key in keys)
-        opened.workspace.remember()
         forced = forced_keys(opened.dag, targets, force=force)
-        options = Options(
-            jobs or processors(),
-            fail_fast,
-            forced,
-            tuple(targets),
-            tracked=track,
-            server=address_of(opened).server if track else "",
-            capacity=machine(),
-        )
-        contracts, nursery = _checked(opened, made, cold=cold)
-        stop = cancellation or Cancellation()
-        state = revision(home.root)
-        recorder = recorder_of(opened, keys, made, run_id, state, masking, note)
-        tracker = tracker_of(opened, run_id, note, stop, recorder) if track else None
-        around = Around(
-            run=run_id,
-            workspace=opened.workspace,
-            tracking=tracker.tracking() if tracker else untracked(home.attempts / run_id),
-            contracts=contracts,
-            cancellation=stop,
-            masking=masking,
-            revision=state,
-            note=note,
-            nursery=nursery,
-            keeping=KeepRule(opened.spec.kept_kernels, opened.spec.kept_s) if debug else None,
-        )
-        trackers = [tracker] if tracker else []
-        everyone: list[Listener] = [opened.database.append, recorder, *trackers, *listeners]
-        outcome = Run(made, opened.dag, world, around, options, _attempt, everyone).carry_out()
-        opened.workspace.remember()
-        if tracker:
-            tracker.close(stop.asked_again())
-        recorder.finish()
-        _remove_leftovers(home)
-        return outcome
+        return carry_out(opened, run_id, made, keys, world, manner, targets=targets, forced=forced)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a plan is carried out, as whoever asked for it wants it; see ``run``."""
+
+    jobs: int | None = None
+    fail_fast: bool = False
+    track: bool = True
+    cold: bool = False
+    debug: bool = False
+    listeners: Sequence[Listener] = ()
+    note: Callable[[str], None] = lambda _: None
+    stop: Cancellation | None = None
+    pythons: Mapping[str, str] | None = None
 
 
 @contextmanager
-def _alone(home: Project, owner: dict[str, Any], note: Callable[[str], None]) -> Iterator[None]:
+def alone(
+    project: Path | str | None, command: str, overrides: Sequence[Overrides], manner: Manner
+) -> Iterator[tuple[Opened, str]]:
+    """Yield the project and the id of a new run, with the project's lock held; leftovers are removed."""
+    from nbtools.execution.run import new_run_id
+
+    if manner.jobs is not None and manner.jobs < 1:
+        raise UsageError.of("at least one job is needed", where="--jobs")
+    home = find(project)
+    run_id = new_run_id(time.time())
+    with explained("nbtools cannot write to the project"):
+        _prepare(home)
+    with (
+        _locked(home, {"run": run_id, "command": command}, manner.note),
+        open_for(home.root, overrides, writable=True, pythons=manner.pythons) as opened,
+    ):
+        _remove_leftovers(home)
+        yield opened, run_id
+        _remove_leftovers(home)
+
+
+def carry_out(  # noqa: PLR0913 - what a run is
+    opened: Opened,
+    run_id: str,
+    made: Plan,
+    keys: Sequence[str],
+    world: Surroundings,
+    manner: Manner,
+    *,
+    targets: Sequence[str],
+    forced: Collection[str] = (),
+    command: str = "",
+    search: Search | None = None,
+    spooling: bool = False,
+) -> RunState:
+    """Carry out a plan in a project that ``alone`` has opened.
+
+    Parameters
+    ----------
+    keys
+        The variants of the plan.
+    command
+        What was typed, if that was not ``nbtools run``.
+    search
+        What draws further variants while the run goes on.
+    spooling
+        Whether stages go on while MLflow's server is away.
+    """
+    from nbtools.execution.cancellation import Cancellation
+    from nbtools.execution.outcome import Around, KeepRule
+    from nbtools.execution.resources import machine, processors
+    from nbtools.execution.run import Options, Run, draw_nothing, read_secrets
+    from nbtools.tracking.lazy import untracked
+
+    check_data(made)
+    home, note = opened.project, manner.note
+    stages = [*taking_part(opened.dag, keys), *([search.stage] if search else ())]
+    masking = read_secrets(opened.workspace, stages, os.environ)
+    to_run = [*(step.variant.stage for step in made.to_run()), *([search.stage] if search else ())]
+    _check_kernels(opened.workspace, to_run)
+    opened.workspace.check_outputs(opened.dag.variants[key] for key in keys)
+    opened.workspace.remember()
+    options = Options(
+        manner.jobs or processors(),
+        manner.fail_fast,
+        forced,
+        tuple(targets),
+        tracked=manner.track,
+        server=address_of(opened).server if manner.track else "",
+        capacity=machine(),
+        command=command,
+        draw=search.draw if search else draw_nothing,
+    )
+    contracts, nursery = _checked(opened, to_run, cold=manner.cold)
+    stop, state = manner.stop or Cancellation(), revision(home.root)
+    recorder = recorder_of(
+        opened, [*keys, *([search.stage.key] if search else ())], to_run, run_id, state, masking, note
+    )
+    tracker = tracker_of(opened, run_id, note, stop, recorder) if manner.track else None
+    around = Around(
+        run=run_id,
+        workspace=opened.workspace,
+        tracking=tracker.tracking(spooling=spooling) if tracker else untracked(home.attempts / run_id),
+        contracts=contracts,
+        cancellation=stop,
+        masking=masking,
+        revision=state,
+        note=note,
+        nursery=nursery,
+        keeping=KeepRule(opened.spec.kept_kernels, opened.spec.kept_s) if manner.debug else None,
+    )
+    trackers = [tracker] if tracker else []
+    everyone: list[Listener] = [opened.database.append, recorder, *trackers, *manner.listeners]
+    if search:
+        search.begin(around.tracking.history, stop)
+        everyone.append(search)
+    try:
+        outcome = Run(made, opened.dag, world, around, options, _attempt, everyone).carry_out()
+    finally:
+        if search:
+            search.close()
+    opened.workspace.remember()
+    if tracker:
+        tracker.close(stop.asked_again())
+    recorder.finish()
+    return outcome
+
+
+@contextmanager
+def _locked(home: Project, owner: dict[str, Any], note: Callable[[str], None]) -> Iterator[None]:
     """Hold the project's lock for the block; a state that cannot be read is set aside, and a new one begun."""
     with exclusive(home.state / "run.lock", owner, note):
         with explained("nbtools cannot write to the project"):
@@ -163,7 +246,7 @@ def _alone(home: Project, owner: dict[str, Any], note: Callable[[str], None]) ->
         yield
 
 
-def _checked(opened: Opened, made: Plan, *, cold: bool) -> tuple[Contracts, Nursery | None]:
+def _checked(opened: Opened, to_run: Sequence[Stage], *, cold: bool) -> tuple[Contracts, Nursery | None]:
     """Return the processes that check data, and that kernels are forked from, once external data have been checked.
 
     Raises
@@ -175,9 +258,11 @@ def _checked(opened: Opened, made: Plan, *, cold: bool) -> tuple[Contracts, Nurs
 
     contracts = Contracts(opened.project.root)
     # It imports while the data are checked.
-    nursery = _nursery(opened.workspace, made) if opened.spec.warm_kernels and not cold else None
+    nursery = _nursery(opened.workspace, to_run) if opened.spec.warm_kernels and not cold else None
     try:
-        check_external(opened.workspace, [step.variant for step in made.to_run()], contracts)
+        keys = {stage.key for stage in to_run}
+        read = [variant for variant in opened.dag.variants.values() if variant.stage.key in keys]
+        check_external(opened.workspace, read, contracts)
     except BaseException:
         contracts.close()
         if nursery:
@@ -186,7 +271,7 @@ def _checked(opened: Opened, made: Plan, *, cold: bool) -> tuple[Contracts, Nurs
     return contracts, nursery
 
 
-def _nursery(workspace: Workspace, made: Plan) -> Nursery:
+def _nursery(workspace: Workspace, stages: Sequence[Stage]) -> Nursery:
     """Return the zygotes for what will run, at work already."""
     from nbtools.execution.kernels.seeding import with_hash_seed
     from nbtools.execution.kernels.warm.nursery import Nursery
@@ -195,7 +280,7 @@ def _nursery(workspace: Workspace, made: Plan) -> Nursery:
     secret = workspace.secret_variables() | {"PYTHONPATH"}
     environment = with_hash_seed({name: value for name, value in os.environ.items() if name not in secret})
     modules: dict[str, list[str]] = {}
-    for stage in {step.variant.stage.key: step.variant.stage for step in made.to_run()}.values():
+    for stage in {stage.key: stage for stage in stages}.values():
         if workspace.notebooks[stage.key].language == "python":
             modules.setdefault(workspace.interpreter(stage).path, []).extend(workspace.warm_imports(stage))
     for python, names in modules.items():

@@ -21,6 +21,7 @@ from nbtools.execution.events import (
     Event,
     RunFinished,
     RunStarted,
+    StageDrawn,
     StageFailed,
     StageFinished,
     StageRetried,
@@ -91,7 +92,7 @@ class LiveProgress:
         """Show what ``event`` changes."""
         with self._lock:
             self._board = board = self._board.after(event)
-            if isinstance(event, RunStarted) and not board.idle:
+            if isinstance(event, RunStarted | StageDrawn) and not board.idle:
                 self._live.start()
             if isinstance(event, RunFinished):
                 self._live.stop()

@@ -17,7 +17,7 @@ import click
 
 import nbtools
 from nbtools import api
-from nbtools.cli import data, jupyter, looking, reproduce, running, upkeep, views
+from nbtools.cli import data, jupyter, looking, reproduce, running, runs, sweep, upkeep, views
 from nbtools.cli.group import SuggestingGroup
 from nbtools.errors import NbtoolsError
 from nbtools.execution import slow_extras
@@ -25,12 +25,14 @@ from nbtools.execution import slow_extras
 _EPILOG = "Exit codes: 0 done, 1 a run failed, 2 wrong use or wrong pipelines.yaml, 130/143 interrupted."
 _COMMANDS = (
     running.run,
+    sweep.sweep,
     looking.plan,
     looking.why,
     looking.status,
     looking.history,
     looking.show,
     looking.graph,
+    runs.runs,
     data.data,
     reproduce.reproduce,
     jupyter.open_stage,
@@ -44,9 +46,14 @@ _COMMANDS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+def main() -> NoReturn:
+    """Run the command line, as the program that this process is, and end with its code."""
     slow_extras.leave_out()
+    _leave(code_of())
+
+
+def code_of(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     try:
         code = cli.main(args=arguments, prog_name="nbtools", standalone_mode=False)
         sys.stdout.flush()
@@ -62,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever reads has enough (nbtools history | head); nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
-    _leave(code or 0)
+    return code or 0
 
 
 def _leave(code: int) -> NoReturn:

@@ -22,8 +22,10 @@ from nbtools.execution.events import (
     Failure,
     RunFinished,
     RunStarted,
+    StageDrawn,
     StageFailed,
     StageFinished,
+    StagePruned,
     StageRetried,
     StageReused,
     StageSkipped,
@@ -36,7 +38,7 @@ LINES = 20
 #: This many failures are shown in full; more have a line each.
 FULL_FAILURES = 10
 #: What can become of a stage, in the order in which the last line counts it.
-_ENDINGS = ("failed", "cancelled", "run", "restored", "skipped", "up to date")
+_ENDINGS = ("failed", "cancelled", "run", "pruned", "restored", "skipped", "up to date")
 
 
 class Progress(Protocol):
@@ -234,7 +236,9 @@ class Board:
                 return replace(self, running=(*self.running_but(event.stage), stage))
             case CellStarted() | CellFinished():
                 return replace(self, running=tuple(_stepped(item, event) for item in self.running))
-            case StageFinished() | StageFailed() | StageSkipped() | StageReused():
+            case StageDrawn():
+                return _drawn(self, event)
+            case StageFinished() | StageFailed() | StagePruned() | StageSkipped() | StageReused():
                 how = _ending(event)
                 ended = {**self.ended, how: self.ended.get(how, 0) + 1}
                 return replace(self, running=self.running_but(event.stage), ended=ended)
@@ -246,13 +250,15 @@ class Board:
         return tuple(item for item in self.running if item.stage != stage)
 
 
-def _ending(event: StageFinished | StageFailed | StageSkipped | StageReused) -> str:
+def _ending(event: StageFinished | StageFailed | StagePruned | StageSkipped | StageReused) -> str:
     """Return what became of a stage, as the last line counts it."""
     match event:
         case StageFinished():
             return "run"
         case StageFailed():
             return "cancelled" if event.failure.kind == "cancelled" else "failed"
+        case StagePruned():
+            return "pruned"
         case StageSkipped():
             return "skipped"
         case StageReused():
@@ -267,7 +273,19 @@ def _begun(event: RunStarted) -> Board:
         to_run=sum(step.action == "run" for step in event.steps),
         idle=all(step.action in ("up to date", "skipped") for step in event.steps),
         notebooks={step.stage: step.notebook for step in event.steps},
-        name_width=min(max(widths, default=0), 40),
+        name_width=min(max(widths, default=0), 48),
+    )
+
+
+def _drawn(board: Board, event: StageDrawn) -> Board:
+    width = min(text.display_width(text.plain(event.stage)), 48)
+    return replace(
+        board,
+        planned=board.planned + 1,
+        to_run=board.to_run + 1,
+        idle=False,
+        notebooks={**board.notebooks, event.stage: event.notebook},
+        name_width=max(board.name_width, width),
     )
 
 
@@ -279,7 +297,7 @@ def _stepped(item: Running, event: CellStarted | CellFinished) -> Running:
     return replace(item, cell=event.cell, done=item.done + 1)
 
 
-def told(event: Event, board: Board, *, color: bool = False) -> str:
+def told(event: Event, board: Board, *, color: bool = False) -> str:  # noqa: PLR0911 - a table of events
     """Return what lasts of ``event`` on the screen, or an empty string; ``board`` knows it already."""
     match event:
         case StageFinished():
@@ -292,6 +310,8 @@ def told(event: Event, board: Board, *, color: bool = False) -> str:
         case StageSkipped() if _worth_lines(board, 0, "skipped"):
             why = f"{event.because} is not done" if event.because in board.notebooks else event.because
             return stage_line("skipped", event.stage, f"skipped: {why}", board)
+        case StagePruned():
+            return stage_line("pruned", event.stage, f"pruned: {event.why}", board)
         case StageFailed():
             return _failed(event, board, color=color)
         case RunFinished():

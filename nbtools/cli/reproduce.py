@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import click
 
 from nbtools import api
 from nbtools.cli import options, printing, text, views
-from nbtools.cli.running import stop_on_signals
+from nbtools.cli.running import exit_code, stoppable
 
 
 @click.command()
@@ -54,12 +53,10 @@ def reproduce(  # noqa: PLR0913, PLR0917 - click hands over each option
     the same.
     """
     from nbtools.cli.progress import progress_for
-    from nbtools.execution.cancellation import Cancellation
 
-    cancellation = Cancellation()
-    stop_on_signals(cancellation.request)
     silent = quiet or as_json
     progress = progress_for(sys.stdout, json=False, quiet=False)
+    cancellation = stoppable()
     try:
         found = api.reproduce(
             run,
@@ -76,9 +73,8 @@ def reproduce(  # noqa: PLR0913, PLR0917 - click hands over each option
     finally:
         progress.close()
     printing.echo(views.record(found) if as_json else reproduction_text(found, printing.width()))
-    if found.status == "cancelled":
-        return 128 + (cancellation.signal_number or signal.SIGINT)
-    return int(not found.is_reproduced)
+    status = {"reproduced": "passed", "cancelled": "cancelled"}.get(found.status, "failed")
+    return exit_code(status, cancellation)
 
 
 def reproduction_text(found: api.Reproduction, width: int | None) -> str:

@@ -6,12 +6,15 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nbtools import api
 from nbtools.cli import options, printing, views
+
+if TYPE_CHECKING:
+    from nbtools.execution.cancellation import Cancellation
 
 
 @click.command()
@@ -82,22 +85,33 @@ def carry_out(
 ) -> int:
     """Show a run while it goes on, stop it on signals, and return its exit code."""
     from nbtools.cli.progress import progress_for
-    from nbtools.execution.cancellation import Cancellation
 
-    cancellation = Cancellation()
-    stop_on_signals(cancellation.request)
     progress = progress_for(sys.stdout, json=as_json, quiet=quiet)
+    cancellation = stoppable()
     try:
         outcome = verb(target, listeners=[progress], note=printing.note, cancellation=cancellation, **options)
     finally:
         progress.close()
-    if outcome.status == "cancelled":
+    return exit_code(outcome.status, cancellation)
+
+
+def stoppable() -> Cancellation:
+    """Return what Ctrl-C and SIGTERM stop from now on."""
+    from nbtools.execution.cancellation import Cancellation
+
+    cancellation = Cancellation()
+    _stop_on_signals(cancellation.request)
+    return cancellation
+
+
+def exit_code(status: str, cancellation: Cancellation) -> int:
+    """Return the exit code of a run that ended with ``status``."""
+    if status == "cancelled":
         return 128 + (cancellation.signal_number or signal.SIGINT)
-    return 0 if outcome.status == "passed" else 1
+    return 0 if status == "passed" else 1
 
 
-def stop_on_signals(request: Callable[[int], None]) -> None:
-    """Have ``request`` called with the number of a signal that asks the process to stop."""
+def _stop_on_signals(request: Callable[[int], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: request(received))
 

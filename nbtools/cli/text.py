@@ -44,6 +44,7 @@ _SYMBOLS = {
     "restored": ("↺", "<"),
     "skipped": ("–", "-"),  # noqa: RUF001 - a dash, not a minus
     "cancelled": ("■", "!"),
+    "pruned": ("⊘", "/"),
     "retried": ("↻", "~"),
     "waiting": ("○", "."),
     "blocked": ("○", "."),

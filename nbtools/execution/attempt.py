@@ -35,6 +35,9 @@ from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
 from nbtools.pipeline.plan import Completion, Step, verdicts
 
+#: How MLflow's client begins to say that a server does not answer.
+_NO_SERVER = "MlflowException: API request to"
+
 
 def attempt(
     step: Step,
@@ -87,6 +90,7 @@ class Attempt:
         self.started_at = time.time()
         self.tracking = StageTracking(step, number, around, emit)
         self.warm = WarmStart(step, around, self._cwd)
+        self.stop = around.cancellation.part(step.key)
         self.kept = False
         self.cell = 0
         self.resumed = False
@@ -98,12 +102,13 @@ class Attempt:
         try:
             return self._run()
         except Failed as failed:
-            raise Failed(self._keep_notebook(failed.failure)) from failed
+            raise Failed(self._keep_notebook(self._pruned(failed.failure))) from failed
         except OSError as error:
             raise Failed(_system_failure(operation_error(f"stage {self.step.key}", error))) from error
         except NbtoolsError as error:
             raise Failed(_system_failure(error)) from error
         finally:
+            self.around.cancellation.end(self.step.key)
             if not self.kept:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -116,7 +121,7 @@ class Attempt:
         self.tracking.announce()
         executed = self._execute(text)
         if executed.failure:
-            raise Failed(executed.failure)
+            raise Failed(self._server_lost(executed.failure))
         self._check_outputs()
         return self._commit(executed, text, self._changed_inputs())
 
@@ -204,17 +209,17 @@ class Attempt:
         exceeded_bytes = [0]
 
         def on_kernel(kernel: RunningKernel) -> None:
-            self.around.cancellation.watch(kernel)
+            self.stop.watch(kernel)
             watches[kernel] = KernelWatch(kernel, self.stage.resources.memory_bytes, self._unresponsive)
 
         def off_kernel(kernel: RunningKernel) -> None:
             watches[kernel].end()
             exceeded_bytes.append(watches.pop(kernel).exceeded_bytes)
-            self.around.cancellation.forget(kernel)
+            self.stop.forget(kernel)
 
         job = self._job(text)
         try:
-            executed = execute(job, self.around.cancellation.flag, on_kernel, off_kernel, self._on_cell)
+            executed = execute(job, self.stop.flag, on_kernel, off_kernel, self._on_cell)
         finally:
             for kernel in tuple(watches):
                 off_kernel(kernel)
@@ -369,6 +374,8 @@ class Attempt:
         """Return what the notebook logged, and what the result in use had logged."""
         found = self.tracking.metrics()
         metrics = {**self.earlier_metrics, **(found or {})}
+        if found is None and self.tracking.may_spool:
+            raise Failed(Failure("tracking lost", "MLflow's server went before it could say what was logged"))
         if not self.stage.gates:
             return metrics, None
         if found is None:
@@ -428,6 +435,17 @@ class Attempt:
         replace_printed(self._printed(), path)
         forget_failure(self.step, self.workspace)
         return self.project.relative(path)
+
+    def _server_lost(self, failure: Failure) -> Failure:
+        """Tell a notebook that failed because its server went away from one that failed by itself."""
+        lost = failure.kind == "error" and _NO_SERVER in failure.message and self.tracking.may_spool
+        return replace(failure, kind="tracking lost") if lost else failure
+
+    def _pruned(self, failure: Failure) -> Failure:
+        """Tell a variant that was stopped because others do better from one that ended with its run."""
+        if failure.kind != "cancelled" or not self.stop.is_alone:
+            return failure
+        return replace(failure, kind="pruned", message=self.stop.why)
 
     def _printed(self) -> list[Path]:
         return sorted((self.folder / "printed").glob("*.gz"))

@@ -53,7 +53,7 @@ class Failure:
     ----------
     kind
         ``error``, ``exit``, ``timeout``, ``kernel died``, ``output missing``, ``contract``,
-        ``gate``, ``memory``, ``zygote died``, ``cancelled`` or ``system``.
+        ``gate``, ``memory``, ``zygote died``, ``tracking lost``, ``cancelled``, ``pruned``, ``condition`` or ``system``.
     message
         One sentence for people, secrets masked, no ANSI codes.
     cell
@@ -80,7 +80,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A plan begins to be carried out; ``tracked`` if MLflow is to know of it, ``server`` if that is not local."""
+    """A plan begins to be carried out; ``tracked`` if MLflow is to know of it, ``server`` if that is not local.
+
+    ``command`` is what was typed; empty for a plain ``nbtools run`` of the targets.
+    """
 
     run: str
     at: float
@@ -92,6 +95,18 @@ class RunStarted:
     jobs: int = 1
     tracked: bool = False
     server: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageDrawn:
+    """A variant joins a run that is under way, as a sampler has drawn it."""
+
+    run: str
+    at: float
+    stage: str
+    notebook: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +217,22 @@ class StageFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class StagePruned:
+    """A variant was stopped half-way because others do better: no failure, and no result.
+
+    ``notebook`` is the path of the partially executed notebook, relative to the project.
+    """
+
+    run: str
+    at: float
+    stage: str
+    duration_s: float
+    why: str
+    notebook: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class StageSkipped:
     """A stage was not tried because of ``because``: the stage it needs, or a reason."""
 
@@ -231,6 +262,7 @@ class RunFinished:
 
 Event: TypeAlias = (
     RunStarted
+    | StageDrawn
     | StageStarted
     | StageTracked
     | CellStarted
@@ -239,6 +271,7 @@ Event: TypeAlias = (
     | StageFinished
     | StageReused
     | StageFailed
+    | StagePruned
     | StageSkipped
     | RunFinished
     | RunDelivered
@@ -248,6 +281,7 @@ _TYPES: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         RunStarted,
+        StageDrawn,
         StageStarted,
         StageTracked,
         CellStarted,
@@ -256,6 +290,7 @@ _TYPES: dict[str, type] = {
         StageFinished,
         StageReused,
         StageFailed,
+        StagePruned,
         StageSkipped,
         RunFinished,
         RunDelivered,

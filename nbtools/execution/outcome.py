@@ -27,15 +27,25 @@ class Tracking:
     ----------
     begin
         Begins the MLflow run of a stage (key, attempt); the variables that put a kernel inside it follow.
+    spool
+        Returns variables that have a stage (key, attempt) log to this machine while its server is away; None where that
+        is not wanted.
+    spool_after_s
+        How long the server is waited for before that.
     address
         Variables that name the store; known at once.
     metrics
         What a stage's notebook logged; None if that cannot be found out.
+    history
+        Steps and values of one metric (stage key, name) that a stage has logged so far; None if that cannot be found out.
     """
 
     begin: Callable[[str, int], Future[dict[str, str]]]
     address: Callable[[], Mapping[str, str]] = dict
     metrics: Callable[[str], Mapping[str, float] | None] = lambda _stage: {}
+    history: Callable[[str, str], Sequence[tuple[int, float]] | None] = lambda _stage, _metric: ()
+    spool: Callable[[str, int], Mapping[str, str]] | None = None
+    spool_after_s: Callable[[], float] = lambda: 0.0
 
 
 @dataclass(frozen=True, slots=True)

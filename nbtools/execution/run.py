@@ -20,8 +20,10 @@ from nbtools.execution.events import (
     PlannedStep,
     RunFinished,
     RunStarted,
+    StageDrawn,
     StageFailed,
     StageFinished,
+    StagePruned,
     StageRetried,
     StageReused,
     StageSkipped,
@@ -34,7 +36,7 @@ from nbtools.execution.placing import file_name, forget_failure, restore
 from nbtools.execution.resources import room_for
 from nbtools.execution.state import RunState
 from nbtools.execution.workspace import Workspace
-from nbtools.pipeline.dag import Dag
+from nbtools.pipeline.dag import Dag, Variant
 from nbtools.pipeline.plan import Action, Completion, Plan, Step, Surroundings, decide, verdicts
 from nbtools.pipeline.priority import by_longest_chain
 from nbtools.pipeline.spec import Resources, Secret, Stage
@@ -46,6 +48,19 @@ _POLL_S = 0.2
 _LONGEST_BACKOFF_S = 60.0
 #: What is worth another try; a cancelled run or a broken contract is not.
 _RETRIED = ("error", "timeout", "kernel died", "system")
+
+
+#: What is tried again as if it had not been tried, but not for ever.
+_NOT_ITS_FAULT = ("zygote died", "tracking lost")
+_MOST_LOST = 4
+
+#: Returns a variant that joins the run, given the steps that are done; None if there is none (any more, or yet).
+Draw: TypeAlias = Callable[[Mapping[str, Step]], Variant | None]
+
+
+def draw_nothing(_done: Mapping[str, Step]) -> Variant | None:
+    """Return that no variant joins the run: all were planned."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +81,10 @@ class Options:
         Whether a failed stage is tried again as often as it may be.
     capacity
         What running stages may take together of what their ``resources`` say; zero is not counted.
+    command
+        What was typed, if that was not ``nbtools run``.
+    draw
+        Asked for another variant whenever a job is free.
     """
 
     jobs: int = 1
@@ -76,6 +95,8 @@ class Options:
     server: str = ""
     retry: bool = True
     capacity: Resources = field(default_factory=Resources)
+    command: str = ""
+    draw: Draw = draw_nothing
 
 
 Attempt: TypeAlias = Callable[[Step, int, Sequence[Completion], Around, Callable[[Event], None]], Success]
@@ -144,6 +165,7 @@ class Run:
         listeners: Sequence[Callable[[Event], None]],
     ) -> None:
         self.plan = plan
+        self.pruned: set[str] = set()
         self.dag = dag
         self.world = world
         self.around = around
@@ -216,12 +238,13 @@ class Run:
             jobs=self.options.jobs,
             tracked=self.options.tracked,
             server=self.options.server,
+            command=self.options.command,
         )
 
     def _status(self) -> str:
         if self.cancellation.flag.is_set():
             return "cancelled"
-        return "passed" if len(self.done) == len(self.plan.steps) else "failed"
+        return "passed" if len(self.done) + len(self.pruned) == len(self.plan.steps) else "failed"
 
     # Scheduling
 
@@ -233,8 +256,11 @@ class Run:
         }
         waiting = {step.key: step for step in by_longest_chain(self.plan.steps, durations)}
         running: dict[Future[Success | Failure], Step] = {}
-        while waiting or running:
+        while True:
             try:
+                self._take_in(waiting, running)
+                if not (waiting or running):
+                    return
                 self._start_ready(waiting, running, pool)
                 if running:
                     finished, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
@@ -242,6 +268,22 @@ class Run:
                         self._settle(running.pop(future), future.result())
             except KeyboardInterrupt:
                 self.cancellation.request()
+
+    def _take_in(self, waiting: dict[str, Step], running: Mapping[Future[Success | Failure], Step]) -> None:
+        """Have variants join the run, one for each job that is free."""
+        while len(waiting) + len(running) < self.options.jobs and not self._is_ending():
+            variant = self.options.draw(self.done)
+            if variant is None:
+                return
+            step = Step(variant, Action.RUN, ("drawn",))
+            self.dag = Dag({**self.dag.variants, variant.key: variant})
+            self.plan = replace(self.plan, steps=(*self.plan.steps, step))
+            notebook = variant.stage.notebook
+            self.emit(StageDrawn(self.run_id, time.time(), step.key, notebook, step.reason))
+            waiting[step.key] = step
+
+    def _is_ending(self) -> bool:
+        return self.cancellation.flag.is_set() or bool(self.options.fail_fast and self.ended)
 
     def _start_ready(
         self,
@@ -273,7 +315,7 @@ class Run:
     def _why_not(self, step: Step) -> str:
         if self.cancellation.flag.is_set():
             return "the run was cancelled"
-        failed = [key for key in step.variant.upstream if key in self.ended]
+        failed = [key for key in step.variant.upstream if key in self.ended or key in self.pruned]
         if failed:
             return failed[0]
         if self.options.fail_fast and self.ended:
@@ -369,11 +411,14 @@ class Run:
             except Exception as error:  # a defect of ours must not stop the other stages
                 log.exception("stage %s", step.key)
                 failure = Failure("system", f"{type(error).__name__}: {error}")
-            # A process of nbtools' own has died: no fault of the stage's, and the next attempt does without it.
-            lost = failure.kind == "zygote died"
+            # A process of nbtools' own, or MLflow's server, has gone; the next attempt does without it.
+            lost = failure.kind in _NOT_ITS_FAULT and number < _MOST_LOST
             failures += not lost
             retries = step.variant.stage.retries if self.options.retry else 0
             again = lost or (failures <= retries and failure.kind in _RETRIED)
+            if failure.kind == "pruned":
+                self._prune(step, failure, time.time() - started, number)
+                return failure
             if not again or self.cancellation.flag.is_set():
                 self._fail(step, failure, time.time() - started, number)
                 return failure
@@ -402,6 +447,11 @@ class Run:
     def _fail(self, step: Step, failure: Failure, duration_s: float, number: int) -> None:
         self.ended.add(step.key)
         self.emit(StageFailed(self.run_id, time.time(), step.key, duration_s, failure, number))
+
+    def _prune(self, step: Step, failure: Failure, duration_s: float, number: int) -> None:
+        self.pruned.add(step.key)
+        why, notebook = failure.message, failure.notebook
+        self.emit(StagePruned(self.run_id, time.time(), step.key, duration_s, why, notebook, number))
 
     def _settle(self, step: Step, outcome: Success | Failure) -> None:
         if isinstance(outcome, Success):

@@ -34,6 +34,7 @@ class StageTracking:
         self._emit = emit
         self._begun: Future[dict[str, str]] = Future()
         self._is_inside = False
+        self._spool: Mapping[str, str] = {}
 
     def begin(self) -> None:
         """Have MLflow begin the run."""
@@ -64,20 +65,41 @@ class StageTracking:
         NbtoolsError
             If it needs MLflow, and the store does not take the run.
         """
+        if self._spool:
+            return self._spool
         timeout_s = self._step.variant.stage.timeout_s
+        if self.is_named and self.may_spool:
+            timeout_s = self._around.tracking.spool_after_s()
         try:
             found = self._awaited(timeout_s if self.is_named else _PATIENCE_S)
         except NbtoolsError as error:
+            if self.is_named and self.may_spool:
+                return self._spooled(error.problems[0].message)
             if self.is_named:
                 raise
             return self._without(error.problems[0].message)
         except TimeoutError as error:
+            if self.is_named and self.may_spool:
+                return self._spooled("MLflow does not answer")
             if self.is_named:
                 message = f"MLflow has not answered within the stage's {timeout_s:g} s"
                 raise Failed(Failure("timeout", message)) from error
             return self._without("MLflow does not answer")
         self._is_inside = True
         return found
+
+    @property
+    def may_spool(self) -> bool:
+        """Whether what the notebook logs is kept here while the server is away."""
+        return self._around.tracking.spool is not None
+
+    def _spooled(self, why: str) -> Mapping[str, str]:
+        assert self._around.tracking.spool is not None
+        key = self._step.key
+        self._around.note(f"{key} logs to this machine, and nbtools sync delivers it: {why}")
+        self._is_inside = True
+        self._spool = {**self.address(), **self._around.tracking.spool(key, self._number)}
+        return self._spool
 
     def metrics(self) -> Mapping[str, float] | None:
         """Return what the notebook logged; None if that cannot be found out."""

@@ -19,8 +19,10 @@ from nbtools.execution.events import (
     RunDelivered,
     RunFinished,
     RunStarted,
+    StageDrawn,
     StageFailed,
     StageFinished,
+    StagePruned,
     StageRetried,
     StageReused,
     StageSkipped,
@@ -36,8 +38,8 @@ class StageState:
     Parameters
     ----------
     status
-        ``waiting``, ``running``, ``finished``, ``failed``, ``cancelled``, ``skipped``, ``up to date``,
-        ``restored`` or ``unchanged inputs``.
+        ``waiting``, ``running``, ``finished``, ``failed``, ``cancelled``, ``pruned``, ``skipped``,
+        ``up to date``, ``restored`` or ``unchanged inputs``.
     cells, cell
         How many code cells the notebook has, and which one began last.
     """
@@ -178,6 +180,10 @@ def _stage_after(stage: StageState, event: Event) -> StageState:  # noqa: C901, 
         case StageFailed():
             status = "cancelled" if event.failure.kind == "cancelled" else "failed"
             return replace(stage, status=status, duration_s=event.duration_s, failure=event.failure)
+        case StagePruned():
+            return replace(stage, status="pruned", duration_s=event.duration_s, reason=event.why)
+        case StageDrawn():
+            return replace(stage, notebook=event.notebook, reason=event.reason)
         case StageSkipped():
             return replace(stage, status="skipped", reason=event.because)
         case RunStarted() | RunFinished() | RunDelivered():

@@ -39,15 +39,19 @@ def variables(variant: Variant, workspace: Workspace, where: Callable[[Output], 
 
 
 def environment(variant: Variant, workspace: Workspace, more: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a stage's kernel: without the secrets of others, and with ``more``."""
+    """Return the environment of a stage's kernel: without the secrets of others, and with ``more``.
+
+    It leaves no byte code of the project's modules: Python takes that for the present module's if another of the same
+    size was written within the same second.
+    """
     own = {value.env for value in workspace.params(variant).values() if isinstance(value, Secret)}
     others = workspace.secret_variables() - own
     inherited = {name: value for name, value in os.environ.items() if name not in others}
     folders = [workspace.project.root / folder for folder in workspace.import_folders(variant.stage)]
     paths = [str(folder) for folder in folders if folder.is_dir()]
     paths += filter(None, [inherited.get("PYTHONPATH", "")])
-    own_path = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
-    return {**with_hash_seed(inherited), **own_path, SEED: str(seed_of(variant, workspace)), **more}
+    own_code = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**with_hash_seed(inherited), **own_code, SEED: str(seed_of(variant, workspace)), **more}
 
 
 def seed_of(variant: Variant, workspace: Workspace) -> int:

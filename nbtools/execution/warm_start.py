@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -66,10 +65,9 @@ class WarmStart:
 
     def branch(self, text: str, environment: Mapping[str, str]) -> Callable[[Session, Any], Any] | None:
         """Return what takes over the cells that all variants share, if there are such cells."""
-        variants = math.prod(len(values) for values in self._stage.matrix.values())
         if (
             not (self.is_possible and self.is_direct)
-            or variants < 2
+            or not (self._stage.drawn or len(self._stage.points) > 1)
             or self._around.keeping is not None  # a kept kernel belongs to the zygote alone
             or not self._stage.share_prefix
             or not may_be_shared(nbformat.reads(text, as_version=4))

@@ -247,7 +247,11 @@ class Workspace:
         return Ingredients(
             code=facts.code,
             params=recorded(self.params(variant)),
-            outputs={item.variable: posixpath.splitext(item.path)[1] for item in variant.outputs},
+            # Of the path as it is written: 0.5 in the place of {alpha} makes no other kind of file.
+            outputs={
+                item.variable: posixpath.splitext(self.spec.datasets[item.dataset].path)[1]
+                for item in variant.outputs
+            },
             modules=dict(sorted(modules.items())),
             packages=packages,
             python=python or f"kernel {facts.kernel}",

@@ -18,6 +18,7 @@ from nbtools.pipeline.dag import cycle, path_part
 from nbtools.pipeline.document import Document, PipelineEntry, ResourcesEntry, StageEntry
 from nbtools.pipeline.gates import why_bad_gate
 from nbtools.pipeline.marked_yaml import Path, Tree, dotted
+from nbtools.pipeline.matrix_build import MatrixBuilder
 from nbtools.pipeline.spec import (
     Binding,
     Condition,
@@ -204,7 +205,7 @@ class _Builder:
             inputs=self.bindings((*path, "inputs"), entry.inputs, datasets),
             outputs=self.bindings((*path, "outputs"), entry.outputs, datasets),
             params=self.params((*path, "params"), entry.params),
-            matrix=self.matrix((*path, "matrix"), entry.matrix),
+            **self.matrix((*path, "matrix"), entry.matrix),
             after=tuple(entry.after),
             timeout_s=entry.timeout if entry.timeout is not None else defaults.timeout,
             cell_timeout_s=entry.cell_timeout if entry.cell_timeout is not None else defaults.cell_timeout,
@@ -271,7 +272,7 @@ class _Builder:
         seen: dict[str, str] = {}
         named = [("inputs", item.variable) for item in stage.inputs]
         named += [("outputs", item.variable) for item in stage.outputs]
-        named += [("params", name) for name in stage.params] + [("matrix", name) for name in stage.matrix]
+        named += [("params", name) for name in stage.params] + [("matrix", name) for name in stage.varied]
         for kind, name in named:
             if name in seen:
                 self.problem(
@@ -301,26 +302,15 @@ class _Builder:
             self.problem(where, f"this value would not reach the notebook unchanged: {reason}")
         return value
 
-    def matrix(self, path: Path, entries: Mapping[str, list[Any]]) -> dict[str, tuple[ParamValue, ...]]:
-        found: dict[str, tuple[ParamValue, ...]] = {}
-        for name, values in entries.items():
-            where = (*path, name)
-            self.places[dotted(where)] = self.place(where)
-            if reason := why_bad_name(name):
-                self.problem(where, reason, "a param is a variable of the notebook")
-            if not values:
-                self.problem(where, f"{name!r} has no values", "list at least one")
-            for number, value in enumerate(values):
-                if reason := why_unfit(value):
-                    self.problem(
-                        (*where, number), f"this value would not reach the notebook unchanged: {reason}"
-                    )
-                for other in values[:number]:
-                    if path_part(value) == path_part(other):
-                        message = f"{other!r} and {value!r} would make variants of the same name"
-                        self.problem((*where, number), message, "remove one of them")
-            found[name] = tuple(values)
-        return found
+    def matrix(self, path: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
+        fields = MatrixBuilder(path, self.problem).fields(entries)
+        for name in entries:
+            self.places[dotted((*path, name))] = self.place((*path, name))
+        for number, point in enumerate(fields["include"]):
+            for name in point:
+                where = (*path, "include", number, name)
+                self.places.setdefault(dotted((*path, name)), self.place(where))
+        return fields
 
     # What concerns several stages
 
@@ -368,30 +358,42 @@ class _Builder:
     def check_patterns(self, stages: Iterable[Stage], datasets: Mapping[str, Dataset]) -> None:
         for stage in stages:
             for binding in stage.outputs:
-                where = (*_stage_path(stage), "outputs")
-                names = set(datasets[binding.dataset].placeholders)
-                for name in sorted(names - set(stage.matrix)):
-                    fix = suggest(name, stage.matrix, "matrix param")
-                    self.problem(
-                        where, f"the pattern of {binding.dataset!r} has {{{name}}}, no matrix param", fix
-                    )
-                for name in sorted(set(stage.matrix) - names):
-                    self.problem(
-                        where,
-                        f"variants with other values of {name!r} would write the same {binding.dataset!r}",
-                        f"put {{{name}}} into the path of {binding.dataset!r}",
-                    )
-                if names and names == set(stage.matrix):
-                    self.check_variants(stage, datasets[binding.dataset], datasets)
+                dataset = datasets[binding.dataset]
+                if self.check_placeholders(stage, dataset) and stage.has_matrix:
+                    self.check_variants(stage, dataset, datasets)
+
+    def check_placeholders(self, stage: Stage, dataset: Dataset) -> bool:
+        """Check that every variant of a stage has a value for what the pattern of its output names."""
+        where = (*_stage_path(stage), "outputs")
+        spread = stage.spread
+        missing = [name for name in dataset.placeholders if name not in spread]
+        for name in sorted(missing):
+            if lacking := [point for point in stage.points if name in stage.varied and name not in point]:
+                message = f"the pattern of {dataset.name!r} has {{{name}}}, which the variant {_shown(lacking[0])} lacks"
+                self.problem(where, message, f"give {name} in every point of the matrix")
+            else:
+                fix = suggest(name, spread, "matrix param")
+                self.problem(where, f"the pattern of {dataset.name!r} has {{{name}}}, no matrix param", fix)
+        return not missing
 
     def check_variants(self, stage: Stage, dataset: Dataset, datasets: Mapping[str, Dataset]) -> None:
         """Check that no two variants write the same path, such as ``a-b-c`` from ``{x}-{y}``."""
-        plain = [other for other in datasets.values() if not other.placeholders]
+        where = (*_stage_path(stage), "outputs")
+        unnamed = [name for name in stage.matrix if name not in dataset.placeholders]
+        for name in sorted(unnamed):
+            self.problem(
+                where,
+                f"variants with other values of {name!r} would write the same {dataset.name!r}",
+                f"put {{{name}}} into the path of {dataset.name!r}",
+            )
+        if unnamed:
+            return
+        plain = [other for other in datasets.values() if not other.placeholders and other is not dataset]
         taken = {other.path: f"the dataset {other.name!r}" for other in plain}
-        for values in itertools.product(*stage.matrix.values()):
-            point = dict(zip(stage.matrix, map(path_part, values), strict=True))
-            path = posixpath.normpath(dataset.path.format(**point))
-            shown = "the variant " + ", ".join(f"{name}={value}" for name, value in point.items())
+        for point in stage.points:
+            texts = {name: path_part(value) for name, value in point.items()}
+            path = posixpath.normpath(dataset.path.format(**texts))
+            shown = f"the variant {_shown(point)}"
             if other := taken.get(path):
                 message = f"{other} and {shown} are the same path {path!r}"
                 fix = f"change the pattern of {dataset.name!r}"
@@ -410,7 +412,8 @@ class _Builder:
         for pipeline in spec.pipelines:
             for stage in pipeline.stages:
                 if stage.when:
-                    known = {**spec.params, **pipeline.params, **stage.params, **stage.matrix}
+                    spread = dict.fromkeys(stage.spread)
+                    known = {**spec.params, **pipeline.params, **stage.params, **spread}
                     self.check_condition_params(stage, stage.when, known)
                     self.check_condition_stages(stage, stage.when, list(spec.stages()))
 
@@ -433,7 +436,7 @@ class _Builder:
             if found is None:
                 fix = suggest(name, [*(s.key for s in stages), *(s.name for s in stages)], "stage")
                 self.problem(where, f"the condition names the stage {name!r}, which does not exist", fix)
-            elif found.matrix:
+            elif found.has_matrix:
                 message = f"the condition names {found.key}, whose variants have a value each"
                 self.problem(where, message, "let a stage log one metric of them all")
 
@@ -469,6 +472,10 @@ def _resources(own: ResourcesEntry, defaults: ResourcesEntry) -> Resources:
     cpu = own.cpu if own.cpu is not None else defaults.cpu
     memory = own.memory if own.memory is not None else defaults.memory
     return Resources(cpu or 0.0, memory or 0)
+
+
+def _shown(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={path_part(value)}" for name, value in point.items())
 
 
 def _stage_path(stage: Stage) -> Path:

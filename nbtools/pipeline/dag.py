@@ -6,13 +6,16 @@ across pipelines; ``after``, and a metric that ``when`` names, add an edge witho
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
 from nbtools.errors import UsageError, suggest
 from nbtools.pipeline.spec import Dataset, ParamValue, Spec, Stage
+
+#: What a path may name beside params: the whole variant, as the name of a folder. No file can write it.
+VARIANT = "@variant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,10 @@ def build(spec: Spec) -> Dag:
             for variant in by_stage[key]
         ]
         upstream = tuple(dict.fromkeys([key for item in inputs for key in item.producers] + after))
-        found = tuple(_variants(stage, spec.datasets, inputs, upstream))
+        found = tuple(
+            variant_of(stage, spec.datasets, inputs, upstream, point)
+            for point in (stage.points if stage.has_matrix else ({},))
+        )
         by_stage[stage.key] = found
         variants.update((variant.key, variant) for variant in found)
     return Dag(variants)
@@ -183,20 +189,29 @@ def _inputs(
         yield Input(binding.variable, dataset.name, paths, bool(dataset.placeholders), producers)
 
 
-def _variants(
-    stage: Stage, datasets: Mapping[str, Dataset], inputs: tuple[Input, ...], upstream: tuple[str, ...]
-) -> Iterable[Variant]:
-    for values in itertools.product(*stage.matrix.values()):
-        point = dict(zip(stage.matrix, values, strict=True))
-        shown = ",".join(f"{name}={shown_value(value)}" for name, value in point.items())
-        texts = {name: path_part(value) for name, value in point.items()}
-        outputs = tuple(
-            Output(item.variable, item.dataset, datasets[item.dataset].path.format(**texts))
-            for item in stage.outputs
-        )
-        yield Variant(
-            f"{stage.key}[{shown}]" if shown else stage.key, stage, point, inputs, outputs, upstream
-        )
+def variant_of(
+    stage: Stage,
+    datasets: Mapping[str, Dataset],
+    inputs: tuple[Input, ...],
+    upstream: tuple[str, ...],
+    point: Mapping[str, ParamValue],
+) -> Variant:
+    """Return the variant of a stage at one point."""
+    shown = ",".join(f"{name}={shown_value(value)}" for name, value in point.items())
+    texts = {**{name: path_part(value) for name, value in point.items()}, VARIANT: _folder_name(shown)}
+    outputs = tuple(
+        Output(item.variable, item.dataset, datasets[item.dataset].path.format(**texts))
+        for item in stage.outputs
+    )
+    return Variant(f"{stage.key}[{shown}]" if shown else stage.key, stage, point, inputs, outputs, upstream)
+
+
+def _folder_name(shown: str) -> str:
+    """Return a variant's name as that of a folder: readable, and different for different variants."""
+    kept = "".join(char if char.isalnum() or char in "._+=-," else "_" for char in shown)
+    if kept == shown and len(kept.encode()) < 150:
+        return kept
+    return f"{kept[:60]}-{hashlib.sha256(shown.encode()).hexdigest()[:8]}"
 
 
 def shown_value(value: ParamValue) -> str:

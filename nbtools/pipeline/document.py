@@ -93,6 +93,40 @@ Params = Annotated[
         }
     ),
 ]
+_POINTS = {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}}
+_NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": 3}
+#: What it holds is checked in ``build``, where mistakes get their words.
+Matrix = Annotated[
+    dict[StrictStr, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {
+                "include": {
+                    **_POINTS,
+                    "description": "More points, or more params for the combinations that they fit.",
+                },
+                "exclude": {**_POINTS, "description": "Combinations with these values are left out."},
+            },
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": "array", "minItems": 1},
+                    {"type": "string", "pattern": r"^\s*(range|linspace)\s*\(.*\)\s*$"},
+                    *(
+                        {
+                            "type": "object",
+                            "properties": {kind: _NUMBERS},
+                            "required": [kind],
+                            "additionalProperties": False,
+                        }
+                        for kind in ("range", "linspace")
+                    ),
+                ],
+                "description": "A list; range(start, stop, step) without the stop; linspace(start, stop, count) with it.",
+            },
+        }
+    ),
+]
 Bindings = Annotated[
     dict[StrictStr, StrictStr],
     BeforeValidator(_as_mapping),
@@ -141,7 +175,7 @@ class StageEntry(_Strict):
     inputs: Bindings = Field(default_factory=dict, description="Datasets that the notebook reads.")
     outputs: Bindings = Field(default_factory=dict, description="Datasets that the notebook writes.")
     params: Params = Field(default_factory=dict, description="Params of this stage.")
-    matrix: dict[StrictStr, list[Any]] = Field(
+    matrix: Matrix = Field(
         default_factory=dict, description="Values by param; the stage runs once for each combination."
     )
     after: list[StrictStr] = Field(

@@ -63,7 +63,8 @@ def _layered(
             scope, name = split(key)
             if name in names and _covers(scope, stage):
                 values[name] = value
-    return {name: value for name, value in values.items() if name not in stage.matrix}
+    spread = stage.spread if stage.has_matrix else ()
+    return {name: value for name, value in values.items() if name not in spread}
 
 
 def split(key: str) -> tuple[str, str]:
@@ -147,7 +148,8 @@ def _covers(scope: str, stage: Stage) -> bool:
 
 def _stage_problems(stage: Stage, facts: NotebookFacts, spec: Spec) -> Iterator[Problem]:
     bound = [item.variable for item in (*stage.inputs, *stage.outputs)]
-    for name in [*stage.params, *stage.matrix, *bound]:
+    varied = stage.varied
+    for name in dict.fromkeys([*stage.params, *varied, *bound]):
         if name not in facts.parameters:
             yield _undeclared(stage, facts, name)
     names = declared(stage, facts)
@@ -158,7 +160,7 @@ def _stage_problems(stage: Stage, facts: NotebookFacts, spec: Spec) -> Iterator[
             yield _wrong_kind(
                 stage, facts, name, "a secret needs a text (the variable's name) as default", spec
             )
-    for name, values in stage.matrix.items():
+    for name, values in varied.items():
         for value in values:
             if reason := why_wrong_kind(value, names.get(name, "")):
                 yield _wrong_kind(stage, facts, name, reason, spec)
@@ -245,7 +247,7 @@ def _override_problems(
     if not users and not any(name in _in_condition(stage) for stage in covered):
         yield _unknown(name, where, covered, facts, spec)
     for stage in users:
-        if name in stage.matrix:
+        if name in stage.varied:
             fix = "change the matrix in pipelines.yaml"
             yield Problem(f"{name!r} is spread by the matrix of {stage.key}", where, fix=fix)
         secret = resolve(stage, facts[stage.key], spec).get(name)

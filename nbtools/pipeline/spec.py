@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from nbtools.pipeline.matrix import names_of_all, points, values_by_name
+
 #: A value that reaches a kernel unchanged: None, bool, int, float, str, lists and str-keyed dicts of them.
 ParamValue: TypeAlias = Any
 
@@ -136,6 +138,10 @@ class Stage:
         Params written at this stage only.
     matrix
         Param name to its values; the stage runs once for each point of the product.
+    include, exclude
+        Points beyond that, or with more params, and points to leave out; see ``nbtools.pipeline.matrix``.
+    drawn
+        Whether its variants are drawn while it runs, so that ``matrix`` does not have them.
     timeout_s
         Budget of the whole notebook in seconds; None means no limit.
     cell_timeout_s
@@ -171,6 +177,29 @@ class Stage:
     gates: tuple[Gate, ...] = ()
     share_prefix: bool = True
     when: Condition | None = None
+    include: tuple[Mapping[str, ParamValue], ...] = ()
+    exclude: tuple[Mapping[str, ParamValue], ...] = ()
+    drawn: bool = False
+
+    @property
+    def points(self) -> tuple[Mapping[str, ParamValue], ...]:
+        """The points of its matrix; none if it has no matrix."""
+        return points(self.matrix, self.include, self.exclude)
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether it runs once for each point of a matrix."""
+        return bool(self.matrix or self.include)
+
+    @property
+    def varied(self) -> dict[str, tuple[ParamValue, ...]]:
+        """Values of each param that some variant has from the matrix."""
+        return values_by_name(self.points)
+
+    @property
+    def spread(self) -> tuple[str, ...]:
+        """Params that every variant has from the matrix: no other value of theirs reaches the stage."""
+        return names_of_all(self.points)
 
     @property
     def key(self) -> str:

@@ -258,7 +258,7 @@ def _joined(edges: Iterable[Edge]) -> dict[tuple[str, str], str]:
 
 # SVG
 
-_SVG_LABEL, _SVG_LETTER = 34, 7.9  # letters at most; pixels of a letter at 13 px in a wide font
+_SVG_LABEL, _SVG_LETTER = 38, 7.9  # letters at most; pixels of a letter at 13 px in a wide font
 _SVG_LEAST_WIDTH = 96.0
 _SVG_LIGHT = {
     "page": "#fff", "ink": "#1f2328", "soft": "#59636e", "box": "#fff", "rim": "#8c959f", "frame": "#f6f8fa",

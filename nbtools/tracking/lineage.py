@@ -17,7 +17,7 @@ SCHEMA = "nbtools/lineage/1"
 RUN_SCHEMA = "nbtools/run/1"
 STAGE_SCHEMA = "nbtools/stage-run/1"
 #: What became of a stage whose notebook was executed, for better or worse.
-EXECUTED = ("finished", "failed", "cancelled", "running")
+EXECUTED = ("finished", "failed", "pruned", "cancelled", "running")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from nbtools.execution.events import Event, RunStarted
+from nbtools.execution.events import Event, RunStarted, StageStarted
 from nbtools.execution.files import operation_error, write_atomically
 from nbtools.execution.state import RunState, StageState
 from nbtools.execution.store import Store
@@ -47,12 +47,15 @@ class Recorder:
     def __call__(self, event: Event) -> None:
         """Take in an event."""
         self.state = self.state.after(event)
-        if isinstance(event, RunStarted) and any(step.action == "run" for step in event.steps):
+        begins = isinstance(event, RunStarted) and any(step.action == "run" for step in event.steps)
+        if begins or isinstance(
+            event, StageStarted
+        ):  # a stage that was to be restored may have to run after all
             self._begin()
 
     def when_captured(self, do: Callable[[Capture], None]) -> None:
         """Have ``do`` called with what was kept, as soon as it is."""
-        self._begin()  # a stage that was to be restored may have to run after all
+        self._begin()
         self._captured.add_done_callback(lambda done: do(done.result()))
 
     def places(self, stage: str) -> dict[str, tuple[str, str]]:

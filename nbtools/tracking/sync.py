@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -27,7 +28,7 @@ from nbtools.project import Project
 from nbtools.tracking.address import StoreAddress
 from nbtools.tracking.capturing import captured
 from nbtools.tracking.recording import Recorder
-from nbtools.tracking.tracker import MlflowTracker
+from nbtools.tracking.tracker import MlflowTracker, spool_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ def deliver(
         problems = tracker.close()
     if not problems:
         database.append(RunDelivered(run, time.time()))
+        shutil.rmtree(spool_of(project.root, run).parent, ignore_errors=True)
     return Delivery(run, problems)
 
 

@@ -27,6 +27,7 @@ from nbtools.execution.events import (
     RunStarted,
     StageFailed,
     StageFinished,
+    StagePruned,
     StageRetried,
     StageReused,
     StageSkipped,
@@ -35,7 +36,7 @@ from nbtools.execution.events import (
 from nbtools.execution.files import explained
 from nbtools.execution.kernels.mlflow_run import VARIABLE as STAGE_RUN
 from nbtools.tracking import lineage
-from nbtools.tracking.address import StoreAddress, without_credentials
+from nbtools.tracking.address import StoreAddress, sqlite_address, without_credentials
 from nbtools.tracking.lineage import Capture
 from nbtools.tracking.patience import GivenUp, Patience
 from nbtools.tracking.recording import Recorder
@@ -57,6 +58,8 @@ _PARENT = ""
 #: Notebooks come first; what is not delivered meanwhile is delivered at the end.
 _NICENESS = 15
 _WORKER = "nbtools.tracking.worker"
+#: How long a metric's history may take; it is asked for while the stage runs, and again soon after.
+_HISTORY_S = 10.0
 _STATUS = {"passed": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
@@ -118,6 +121,7 @@ class MlflowTracker:
         self._params: dict[str, Mapping[str, Any]] = {}
         self._summary: dict[str, dict[str, str]] = {}
         self._tags: dict[str, str] = {}
+        self._run = ""
         with without_main():
             self._do("ready")  # its imports go on beside whatever comes first
 
@@ -169,6 +173,18 @@ class MlflowTracker:
             return None
         return found
 
+    def history(self, stage: str, metric: str) -> list[tuple[int, float]] | None:
+        """Return steps and values of a metric that the stage's notebook has logged so far; None if nobody says."""
+        if stage not in self._attempts:
+            return None
+        try:
+            found: list[tuple[int, float]] = self._do("history", self._attempts[stage], metric).result(
+                timeout=_HISTORY_S
+            )
+        except Exception:  # noqa: BLE001 - it is asked again soon
+            return None
+        return found
+
     # What happens
 
     def __call__(self, event: Event) -> None:
@@ -191,6 +207,11 @@ class MlflowTracker:
                 tags = {"nbtools.failure": failure.message, "nbtools.failed_cell": str(failure.cell or "")}
                 status = "KILLED" if failure.kind == "cancelled" else "FAILED"
                 self._end_stage(event.stage, status, tags, failure.notebook, event.at)
+            case StagePruned():
+                self._summarise(event.stage, f"pruned: {event.why}")
+                self._end_stage(
+                    event.stage, "KILLED", {"nbtools.pruned": event.why}, event.notebook, event.at
+                )
             case StageReused():
                 self._summarise(event.stage, event.how, event.fingerprint)
             case StageSkipped():
@@ -232,6 +253,7 @@ class MlflowTracker:
         return tuple(f"tracking: {_listed(whats)} {to}: {reason}" for reason, whats in lost.items())
 
     def _run_started(self, event: RunStarted) -> None:
+        self._run = event.run
         revision = event.revision
         self._tags = {
             key: value
@@ -249,9 +271,8 @@ class MlflowTracker:
         }
         targets = " ".join(event.targets) or "everything"
         planned = sum(step.action == "run" for step in event.steps)
-        note = (
-            f"`nbtools run {' '.join(event.targets)}`: {planned} of {len(event.steps)} stages planned to run"
-        )
+        command = event.command or f"nbtools run {' '.join(event.targets)}"
+        note = f"`{command}`: {planned} of {len(event.steps)} stages planned to run"
         tags = {
             **self._tags,
             "mlflow.source.type": "PROJECT",
@@ -290,6 +311,9 @@ class MlflowTracker:
         attempt = self._attempts.get(stage)
         if attempt is None:
             return
+        if (spool := spool_of(self._root, self._run)).exists():
+            uri = sqlite_address(spool).uri
+            self._keep(f"what {stage} logged", self._do("take_over", attempt, uri))
         if params := self._params.pop(attempt, None):
             self._keep(f"params of {stage}", self._do("log_params", attempt, params))
         self._keep(f"the end of {stage}", self._do("finish", attempt, status, dict(tags), at))
@@ -356,6 +380,11 @@ class MlflowTracker:
             fix = f"mlflow db upgrade {self._address.shown}"
         message = f"MLflow's store at {self._address.shown} does not take the run: {_said(error)}"
         return OperationError.of(message, fix=fix)
+
+
+def spool_of(root: Path, run: str) -> Path:
+    """Return the database of what a run's notebooks have logged while their server was away."""
+    return root / ".nbtools" / "spool" / run / "mlflow.db"
 
 
 def _call(module: str, verb: str, *arguments: Any) -> Any:

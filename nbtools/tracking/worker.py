@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ _LONGEST_PARAM = 6_000
 _LONGEST_TAG = 8_000
 _PARAMS_AT_ONCE = 100
 _TAGS_AT_ONCE = 100
+_METRICS_AT_ONCE = 1_000
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -194,6 +196,37 @@ def _described(stage: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]])
 def metrics(uri: str, attempt: str) -> dict[str, float]:
     """Return the latest value of each metric of a run."""
     return dict(_client(uri).get_run(_ids(attempt)[1]).data.metrics)
+
+
+def history(uri: str, attempt: str, metric: str) -> list[tuple[int, float]]:
+    """Return step and value of all that a run has logged of a metric, oldest first."""
+    found = _client(uri).get_metric_history(_ids(attempt)[1], metric)
+    return [(int(item.step), float(item.value)) for item in sorted(found, key=lambda item: item.timestamp)]
+
+
+def take_over(uri: str, attempt: str, spool: str) -> None:
+    """Log what an attempt's notebook has logged elsewhere: metrics with their steps, params, tags and artifacts."""
+    source, client, run_id = _client(spool), _client(uri), _ids(attempt)[1]
+    experiment = source.get_experiment_by_name(attempt)
+    if experiment is None:
+        return
+    for run in source.search_runs([experiment.experiment_id]):
+        if "mlflow.parentRunId" in run.data.tags:
+            continue
+        found = [
+            item for name in run.data.metrics for item in source.get_metric_history(run.info.run_id, name)
+        ]
+        for start in range(0, len(found), _METRICS_AT_ONCE):
+            client.log_batch(run_id, metrics=found[start : start + _METRICS_AT_ONCE])
+        log_params(uri, attempt, run.data.params)
+        _tag(
+            client,
+            run_id,
+            {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")},
+        )
+        if source.list_artifacts(run.info.run_id):
+            with tempfile.TemporaryDirectory() as folder:
+                client.log_artifacts(run_id, source.download_artifacts(run.info.run_id, "", folder))
 
 
 def _client(uri: str) -> MlflowClient:

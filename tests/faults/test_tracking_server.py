@@ -7,10 +7,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 
+import nbtools
 from nbtools.execution.cancellation import Cancellation
-from nbtools.tracking import patience
+from nbtools.tracking import lazy, patience
 from tests.projects import SmallProject, one_stage
 
 PROGRAM = "import subprocess\nsubprocess.run(['true'], check=True)"
@@ -90,3 +92,41 @@ def test_run_that_waits_for_a_server_can_be_stopped_and_its_end_too(tmp_path: Pa
         timer.daemon = True
         timer.start()
     assert project.run(track=True, cancellation=cancellation).status == "cancelled"
+
+
+def test_sweep_goes_on_without_its_server_and_what_it_logged_is_delivered_later(
+    tmp_path: Path, away: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lazy, "_GONE_S", 0.5)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    body = "import mlflow\nfor step in range(3):\n    mlflow.log_metric('rmse', alpha + step, step=step)"
+    project = tracked_at(away, one_stage(tmp_path, body, params="alpha = 0.0"))
+    notes: list[str] = []
+    found = nbtools.sweep(
+        "only",
+        {"alpha": "0..1"},
+        sampler="random",
+        trials=2,
+        metric="rmse",
+        jobs=1,
+        project=project.root,
+        note=notes.append,
+    )
+    assert found.status == "passed"
+    assert [row.metrics["rmse"] for row in found.variants] == [
+        row.params["alpha"] + 2 for row in found.variants
+    ]
+    assert "nbtools sync delivers it" in "\n".join(notes)
+
+    project.write("pipelines.yaml", project.text("pipelines.yaml").replace(f"tracking: '{away}'", ""))
+    assert [item.problems for item in nbtools.sync(redirect=True, project=project.root)] == [()]
+    client = mlflow.MlflowClient(f"sqlite:///{project.root}/.nbtools/mlflow.db")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    (run,) = client.search_runs(
+        [experiment.experiment_id], f"params.alpha = '{found.variants[0].params['alpha']}'"
+    )
+    history = client.get_metric_history(run.info.run_id, "rmse")
+    assert [item.step for item in history] == [0, 1, 2]
+    assert run.info.status == "FINISHED"
+    assert not list((project.root / ".nbtools/spool").iterdir())

@@ -38,7 +38,7 @@ def test_the_benchmark_prints_ratios_and_writes_json(tmp_path: Path) -> None:
 
 def test_every_benchmark_runs_in_its_smallest_size(tmp_path: Path) -> None:
     """Two at a time, for they mostly wait for processes to start; what they print, not how long it took."""
-    groups = [["pipeline", "start", "single"], ["kernels", "cells", "sweep", "tracking"]]
+    groups = [["pipeline", "start", "single"], ["kernels", "cells", "sweep", "tracking", "search"]]
     files = [tmp_path / f"{number}.json" for number in range(len(groups))]
 
     def small(names: list[str], file: Path) -> str:
@@ -62,7 +62,13 @@ def test_every_benchmark_runs_in_its_smallest_size(tmp_path: Path) -> None:
     assert rows["nbtools, one param changed"]["note"] == "1 of 4 stages ran"
     assert rows["nbtools run"]["note"].endswith("ms a cell")
     assert rows["tracked"]["note"].endswith("ms more a stage")
-    assert {"papermill loop, 2 at a time", "warm kernel", "warm kernels", "nbtools.package"} <= rows.keys()
+    assert {
+        "papermill loop, 2 at a time",
+        "warm kernel",
+        "warm kernels",
+        "nbtools.package",
+        "nbtools runs search",
+    } <= rows.keys()
     if sys.platform == "linux":
         assert rows["nbtools, the beginning shared"]["note"] == "the beginning ran once"
     assert rows["nbtools, share_prefix: false"]["note"] == "the beginning ran 2 times"

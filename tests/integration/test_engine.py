@@ -197,7 +197,10 @@ def test_reply_that_wakes_nobody_does_not_hold_the_notebook_up(
     def look_past_the_event_loop(self: ManagedClient, message: Any, *place: Any) -> Any:
         if message["msg_type"] == "execute_input":
             # As jupyter_client does to send something while the reply arrives.
-            assert zmq.Socket.shadow(self.kc.shell_channel.socket.underlying).poll(10_000)
+            arrived = zmq.Socket.shadow(self.kc.shell_channel.socket.underlying).poll(10_000)
+            assert (
+                arrived or "shell.execute_reply" in place[0].metadata.execution
+            )  # it has been taken in before
         return take_in(self, message, *place)
 
     monkeypatch.setattr(ManagedClient, "process_message", look_past_the_event_loop)

@@ -186,6 +186,18 @@ def test_other_packages_are_named_and_used_only_if_asked_for(
     assert found.environment[0].endswith("then 1.5.3")
 
 
+def test_sweep_is_repeated_with_the_variants_that_it_had(tmp_path: Path) -> None:
+    project = committed(two_stages(tmp_path))
+    swept = nbtools.sweep("double", {"factor": [2, 5]}, project=project.root, track=False)
+    assert swept.status == "passed"
+    project.notebook("notebooks/double.ipynb", "1 / 0", params="factor = 1\nnumbers = doubled = ''")
+
+    found = reproduce(project, swept.run)
+    assert verdicts(found) == {"data.double[factor=2]": "identical", "data.double[factor=5]": "identical"}
+    found = reproduce(project, swept.run, "double[factor=5]")
+    assert verdicts(found) == {"data.double[factor=5]": "identical"}
+
+
 def test_what_a_killed_command_left_is_removed_by_the_next_run(tmp_path: Path) -> None:
     project = committed(two_stages(tmp_path))
     project.run()

@@ -27,6 +27,12 @@ STAGES = [
     "deploy.release",
     "deploy.smoke",
 ]
+VARIANTS = [
+    f"sweep.elastic_net[alpha={alpha},l1_ratio={l1_ratio}]"
+    for alpha in (0.01, 0.1, 1.0)
+    for l1_ratio in (0.0, 0.5, 1.0)
+]
+EVERYTHING = [*STAGES, *VARIANTS, "sweep.choose"]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,7 @@ def first(example: Path) -> RunState:
 
 
 def test_first_run_makes_everything_from_raw_data_to_a_tested_model(example: Path, first: RunState) -> None:
-    assert {key: stage.status for key, stage in first.stages.items()} == dict.fromkeys(STAGES, "finished")
+    assert {key: stage.status for key, stage in first.stages.items()} == dict.fromkeys(EVERYTHING, "finished")
     report = json.loads((example / "deploy/smoke.json").read_text())
     assert report, "the smoke test wrote down what it checked"
     assert 0.5 < first.stages["train.evaluate"].metrics["roc_auc"] < 0.8, (
@@ -65,6 +71,24 @@ def test_first_run_makes_everything_from_raw_data_to_a_tested_model(example: Pat
 def test_second_run_has_nothing_to_do(example: Path, first: RunState) -> None:
     again = nbtools.run(project=example, params={"sample": 0.02})
     assert {stage.status for stage in again.stages.values()} == {"up to date"}
+
+
+def test_sweep_gives_the_table_that_the_field_knows(example: Path, first: RunState) -> None:
+    table = pd.read_csv(example / "models/linear_table.csv")
+    assert list(table.columns) == ["alpha", "l1_ratio", "mae", "r2", "rmse"]
+    assert table["rmse"].is_monotonic_increasing
+    logged = {first.stages[variant].metrics["rmse"] for variant in VARIANTS}
+    assert sorted(logged) == pytest.approx(list(table["rmse"]))
+    final = first.stages["sweep.choose"].metrics
+    assert final["rmse"] < final["baseline_rmse"]
+
+
+def test_sweeps_own_command_knows_the_variants_of_the_file(example: Path, first: RunState) -> None:
+    found = nbtools.sweep("elastic_net", metric="rmse", params={"sample": 0.02}, project=example)
+    assert {row.state for row in found.variants} == {"cached"}
+    table = pd.read_csv(example / "models/linear_table.csv")
+    assert found.best is not None
+    assert found.best.params == {"alpha": table["alpha"][0], "l1_ratio": table["l1_ratio"][0]}
 
 
 def months_of(table: Path) -> set[int]:
@@ -109,14 +133,15 @@ def test_changed_param_runs_only_what_depends_on_it_and_comes_back_for_nothing(
     changed = {"sample": 0.02, "fit.max_iter": 20}
     planned = nbtools.plan(project=example, params=changed)
     assert next(step.key for step in planned.to_run()) == "train.fit"
-    assert {step.key for step in planned.steps if step.action.value == "up to date"} == set(STAGES[:3])
+    up_to_date = {step.key for step in planned.steps if step.action.value == "up to date"}
+    assert up_to_date == set(EVERYTHING) - set(STAGES[3:])
     assert nbtools.run(["fit"], project=example, params=changed).status == "passed"
     back = nbtools.run(project=example, params={"sample": 0.02})
     assert back.stages["train.fit"].status == "restored"
     assert "finished" not in {stage.status for stage in back.stages.values()}
 
 
-@pytest.mark.parametrize("notebook", ["03_features", "05_evaluate"])
+@pytest.mark.parametrize("notebook", ["03_features", "05_evaluate", "09_elastic_net", "10_choose"])
 def test_notebooks_run_unedited_where_jupyterlab_starts_their_kernels(
     example: Path, first: RunState, tmp_path: Path, notebook: str
 ) -> None:

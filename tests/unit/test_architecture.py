@@ -7,7 +7,20 @@ import sys
 
 import pytest
 
-HEAVY = ["dask", "mlflow", "nbclient", "nbformat", "pandas", "papermill", "pyarrow", "sklearn"]
+HEAVY = [
+    "dask",
+    "matplotlib",
+    "mlflow",
+    "nbclient",
+    "nbdime",
+    "nbformat",
+    "optuna",
+    "pandas",
+    "papermill",
+    "pyarrow",
+    "sklearn",
+    "sqlalchemy",
+]
 
 
 @pytest.mark.parametrize("module", ["nbtools", "nbtools.cli"])

@@ -328,6 +328,7 @@ def _live(descriptors: list[int], job: dict[str, Any]) -> int:
     connection = socket.socket(fileno=line)
     take_over(stdout, stderr, job["environment"])
     os.chdir(job["cwd"])
+    sys.dont_write_bytecode = bool(job["environment"].get("PYTHONDONTWRITEBYTECODE"))
     sys.path[:] = [*job["path"], *sys.path]
     importlib.invalidate_caches()
     _settle(job)
