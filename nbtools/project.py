@@ -37,6 +37,21 @@ class Project:
         return self.state / "store"
 
     @property
+    def lineage(self) -> Path:
+        """Manifests of runs, and what the code that they ran can be restored from; never freed."""
+        return self.state / "lineage"
+
+    @property
+    def reproductions(self) -> Path:
+        """Folders that earlier runs are repeated in; nothing in them outlives the command."""
+        return self.state / "reproduce"
+
+    @property
+    def environments(self) -> Path:
+        """Python environments that were built to repeat earlier runs."""
+        return self.state / "environments"
+
+    @property
     def attempts(self) -> Path:
         """Private folders of stages that are running."""
         return self.state / "attempts"

@@ -6,6 +6,9 @@ imported inside the functions that need them, so that a command that runs nothin
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from nbtools.api.debugging import debug, resume
 from nbtools.api.delivering import sync
 from nbtools.api.experiments import RunSearch, best, compare, names_of, runs, search, unknown_names
@@ -31,7 +34,25 @@ from nbtools.pipeline.explain import Explanation
 from nbtools.tracking.experiments import Level, TrackedRun
 from nbtools.tracking.history import HistoryRow
 
+if TYPE_CHECKING:
+    from nbtools.api.datasets import (
+        DataComparison,
+        DatasetChange,
+        DatasetDetails,
+        DatasetStatus,
+        Restored,
+        data,
+        data_diff,
+        data_restore,
+        data_show,
+    )
+    from nbtools.api.reproducing import Reproduction, reproduce
+
 __all__ = [
+    "DataComparison",
+    "DatasetChange",
+    "DatasetDetails",
+    "DatasetStatus",
     "Explanation",
     "HistoryRow",
     "LabCommand",
@@ -39,6 +60,8 @@ __all__ = [
     "Listener",
     "Pages",
     "ProjectStatus",
+    "Reproduction",
+    "Restored",
     "RunSearch",
     "RunState",
     "StageStatus",
@@ -47,6 +70,10 @@ __all__ = [
     "TrackedRun",
     "best",
     "compare",
+    "data",
+    "data_diff",
+    "data_restore",
+    "data_show",
     "debug",
     "find",
     "fsck",
@@ -57,6 +84,7 @@ __all__ = [
     "names_of",
     "plan",
     "plan_sweep",
+    "reproduce",
     "resume",
     "run",
     "runs",
@@ -70,3 +98,28 @@ __all__ = [
     "unknown_names",
     "why",
 ]
+
+#: What most commands do without: loaded when it is first used.
+_HOMES = {
+    **dict.fromkeys(
+        (
+            "DataComparison",
+            "DatasetChange",
+            "DatasetDetails",
+            "DatasetStatus",
+            "Restored",
+            "data",
+            "data_diff",
+            "data_restore",
+            "data_show",
+        ),
+        "nbtools.api.datasets",
+    ),
+    **dict.fromkeys(("Reproduction", "reproduce"), "nbtools.api.reproducing"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

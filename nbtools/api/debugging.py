@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbtools.api.delivering import tracker_of
+from nbtools.api.delivering import recorder_of, tracker_of
 from nbtools.api.lab import LabCommand
 from nbtools.api.opening import Opened, address_of, find, open_for, planned
 from nbtools.errors import UsageError
@@ -104,29 +104,33 @@ def resume(
             made, keys, world = planned(opened, (kernel.stage,), force=True)
             step = _resumable(made, kernel, opened)
             stop = cancellation or Cancellation()
-            tracker = tracker_of(opened, run_id, note, stop) if track else None
             stages = [opened.dag.variants[key].stage for key in keys]
+            masking, state = read_secrets(opened.workspace, stages, os.environ), revision(home.root)
+            recorder = recorder_of(opened, keys, [step.variant.stage], run_id, state, masking, note)
+            tracker = tracker_of(opened, run_id, note, stop, recorder) if track else None
             around = Around(
                 run=run_id,
                 workspace=opened.workspace,
                 tracking=tracker.tracking() if tracker else untracked(home.attempts / kernel.run),
                 contracts=Contracts(home.root),
                 cancellation=stop,
-                masking=read_secrets(opened.workspace, stages, os.environ),
-                revision=revision(home.root),
+                masking=masking,
+                revision=state,
                 note=note,
             )
             server = address_of(opened).server if track else ""
             options = Options(
                 1, forced=(step.key,), targets=(step.key,), tracked=track, server=server, retry=False
             )
-            everyone: list[Any] = [opened.database.append, *([tracker] if tracker else ()), *listeners]
+            trackers = [tracker] if tracker else []
+            everyone: list[Any] = [opened.database.append, recorder, *trackers, *listeners]
             outcome = Run(
                 made, opened.dag, world, around, options, partial(attempt, kernel), everyone
             ).carry_out()
             opened.workspace.remember()
             if tracker:
                 tracker.close(stop.asked_again())
+            recorder.finish()
             remove_attempts(home)
             return outcome
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,23 @@ from nbtools.execution.lock import exclusive
 
 if TYPE_CHECKING:
     from nbtools.execution.cancellation import Cancellation
+    from nbtools.execution.events import Revision
+    from nbtools.execution.masking import Masking
+    from nbtools.execution.workspace import Workspace
+    from nbtools.pipeline.dag import Variant
+    from nbtools.pipeline.spec import Stage
     from nbtools.tracking.lazy import LazyTracker
+    from nbtools.tracking.recording import Recorder
     from nbtools.tracking.sync import Delivery
 
 
-def tracker_of(opened: Opened, run: str, note: Callable[[str], None], stop: Cancellation) -> LazyTracker:
+#: External data up to this size are kept with a run unless pipelines.yaml says otherwise.
+KEPT_BYTES = 1 << 20
+
+
+def tracker_of(
+    opened: Opened, run: str, note: Callable[[str], None], stop: Cancellation, recorder: Recorder
+) -> LazyTracker:
     """Return what tells MLflow of a run, and say what it has yet to be told of earlier ones."""
     from nbtools.tracking.lazy import LazyTracker
     from nbtools.tracking.sync import undelivered
@@ -24,7 +36,50 @@ def tracker_of(opened: Opened, run: str, note: Callable[[str], None], stop: Canc
         note(f"MLflow lacks the end of {earlier} earlier run{'s' * (earlier > 1)}: nbtools sync delivers it")
     address, root = address_of(opened), opened.project.root
     append, secrets = opened.database.append, opened.workspace.secret_variables()
-    return LazyTracker(address, root, note, append, hurry=stop.flag.is_set, secrets=secrets)
+    hurry = stop.flag.is_set
+    return LazyTracker(address, root, note, append, hurry=hurry, secrets=secrets, recorder=recorder)
+
+
+def recorder_of(
+    opened: Opened,
+    keys: Sequence[str],
+    to_run: Sequence[Stage],
+    run: str,
+    revision: Revision,
+    masking: Masking,
+    note: Callable[[str], None],
+) -> Recorder:
+    """Return what keeps the manifest of a run of the variants ``keys``, some of whose stages are ``to_run``."""
+    from nbtools.tracking.capturing import Code, capture
+    from nbtools.tracking.recording import Recorder
+
+    workspace, variants = opened.workspace, [opened.dag.variants[key] for key in keys]
+
+    def code() -> Code:
+        python = [item.stage for item in variants if workspace.notebooks[item.stage.key].language == "python"]
+        return Code(
+            files=workspace.code_files(variants),
+            inputs=_kept_inputs(workspace, variants),
+            outputs=tuple(output.path for item in opened.dag.variants.values() for output in item.outputs),
+            interpreters={stage.python: workspace.interpreter(stage) for stage in python},
+            revision=revision,
+            masking=masking,
+        )
+
+    known = code() if to_run else None
+    return Recorder(opened.project, lambda: capture(opened.project, run, known or code()), note)
+
+
+def _kept_inputs(workspace: Workspace, variants: Sequence[Variant]) -> dict[str, str]:
+    """Return the digests of the external data whose bytes are kept with a run, by path."""
+    found = {}
+    for name in {item.dataset for variant in variants for item in variant.inputs if not item.producers}:
+        dataset = workspace.spec.datasets[name]
+        measured = workspace.measure(dataset.path)
+        small = measured is not None and measured.size_bytes <= KEPT_BYTES
+        if measured is not None and (small if dataset.keep is None else dataset.keep):
+            found[dataset.path] = measured.digest
+    return found
 
 
 def sync(

@@ -59,13 +59,23 @@ def database_of(home: Project, *, writable: bool = False) -> Iterator[tuple[Proj
 
 @contextmanager
 def open_for(
-    project: Path | str | None, overrides: Sequence[Overrides] = (), *, writable: bool = False
+    project: Path | str | None,
+    overrides: Sequence[Overrides] = (),
+    *,
+    writable: bool = False,
+    pythons: Mapping[str, str] | None = None,
 ) -> Iterator[Opened]:
-    """Yield the project that ``project`` lies in, with ``overrides`` of its params, weakest first."""
+    """Yield the project that ``project`` lies in, with ``overrides`` of its params, weakest first.
+
+    Parameters
+    ----------
+    pythons
+        Interpreters to use instead of those that pipelines.yaml names.
+    """
     home = find(project)
     spec = load(home.file)
     with database_of(home, writable=writable) as (_, database):
-        workspace = Workspace(home, spec, database, overrides)
+        workspace = Workspace(home, spec, database, overrides, pythons)
         yield Opened(home, spec, database, workspace, dags.build(spec))
     if not writable and home.database.exists():
         # Looking is no change, but what was found spares the next command from looking again.

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbtools.api.delivering import tracker_of
+from nbtools.api.delivering import recorder_of, tracker_of
 from nbtools.api.opening import (
     Opened,
     address_of,
@@ -36,6 +36,7 @@ from nbtools.project import Project
 
 if TYPE_CHECKING:
     from nbtools.execution.cancellation import Cancellation
+    from nbtools.execution.contracts import Contracts
     from nbtools.execution.kernels.warm.nursery import Nursery
     from nbtools.execution.search import Search
     from nbtools.pipeline.params import Overrides
@@ -56,6 +57,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     track: bool = True,
     cold: bool = False,
     debug: bool = False,
+    pythons: Mapping[str, str] | None = None,
     project: Path | str | None = None,
     listeners: Sequence[Listener] = (),
     note: Callable[[str], None] = lambda _: None,
@@ -74,6 +76,8 @@ def run(  # noqa: PLR0913 - each is an option of the command
         what it needs.
     debug
         Whether the kernel of a failed cell is kept, variables and all, for ``nbtools debug`` and ``resume``.
+    pythons
+        Interpreters to use instead of those that pipelines.yaml names; an empty name is the default one.
     track
         Whether MLflow keeps the run; without it, only the local history does.
     listeners
@@ -96,6 +100,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
         listeners=listeners,
         note=note,
         stop=cancellation,
+        pythons=pythons,
     )
     with alone(project, " ".join(["nbtools run", *targets]), overrides, manner) as (opened, run_id):
         made, keys, world = planned(opened, targets, force=force)
@@ -115,6 +120,7 @@ class Manner:
     listeners: Sequence[Listener] = ()
     note: Callable[[str], None] = lambda _: None
     stop: Cancellation | None = None
+    pythons: Mapping[str, str] | None = None
 
 
 @contextmanager
@@ -132,7 +138,7 @@ def alone(
         _prepare(home)
     with (
         _locked(home, {"run": run_id, "command": command}, manner.note),
-        open_for(home.root, overrides, writable=True) as opened,
+        open_for(home.root, overrides, writable=True, pythons=manner.pythons) as opened,
     ):
         _remove_leftovers(home)
         yield opened, run_id
@@ -167,14 +173,13 @@ def carry_out(  # noqa: PLR0913 - what a run is
         Whether stages go on while MLflow's server is away.
     """
     from nbtools.execution.cancellation import Cancellation
-    from nbtools.execution.contracts import Contracts
     from nbtools.execution.outcome import Around, KeepRule
     from nbtools.execution.resources import machine, processors
     from nbtools.execution.run import Options, Run, draw_nothing, read_secrets
     from nbtools.tracking.lazy import untracked
 
     check_data(made)
-    home = opened.project
+    home, note = opened.project, manner.note
     stages = [*taking_part(opened.dag, keys), *([search.stage] if search else ())]
     masking = read_secrets(opened.workspace, stages, os.environ)
     to_run = [*(step.variant.stage for step in made.to_run()), *([search.stage] if search else ())]
@@ -192,23 +197,26 @@ def carry_out(  # noqa: PLR0913 - what a run is
         command=command,
         draw=search.draw if search else draw_nothing,
     )
-    warm = opened.spec.warm_kernels and not manner.cold
-    nursery = _nursery(opened.workspace, to_run) if warm else None
-    stop = manner.stop or Cancellation()
-    tracker = tracker_of(opened, run_id, manner.note, stop) if manner.track else None
+    contracts, nursery = _checked(opened, to_run, cold=manner.cold)
+    stop, state = manner.stop or Cancellation(), revision(home.root)
+    recorder = recorder_of(
+        opened, [*keys, *([search.stage.key] if search else ())], to_run, run_id, state, masking, note
+    )
+    tracker = tracker_of(opened, run_id, note, stop, recorder) if manner.track else None
     around = Around(
         run=run_id,
         workspace=opened.workspace,
         tracking=tracker.tracking(spooling=spooling) if tracker else untracked(home.attempts / run_id),
-        contracts=Contracts(home.root),
+        contracts=contracts,
         cancellation=stop,
         masking=masking,
-        revision=revision(home.root),
-        note=manner.note,
+        revision=state,
+        note=note,
         nursery=nursery,
         keeping=KeepRule(opened.spec.kept_kernels, opened.spec.kept_s) if manner.debug else None,
     )
-    everyone: list[Listener] = [opened.database.append, *([tracker] if tracker else ()), *manner.listeners]
+    trackers = [tracker] if tracker else []
+    everyone: list[Listener] = [opened.database.append, recorder, *trackers, *manner.listeners]
     if search:
         search.begin(around.tracking.history, stop)
         everyone.append(search)
@@ -220,6 +228,7 @@ def carry_out(  # noqa: PLR0913 - what a run is
     opened.workspace.remember()
     if tracker:
         tracker.close(stop.asked_again())
+    recorder.finish()
     return outcome
 
 
@@ -237,13 +246,39 @@ def _locked(home: Project, owner: dict[str, Any], note: Callable[[str], None]) -
         yield
 
 
+def _checked(opened: Opened, to_run: Sequence[Stage], *, cold: bool) -> tuple[Contracts, Nursery | None]:
+    """Return the processes that check data, and that kernels are forked from, once external data have been checked.
+
+    Raises
+    ------
+    DataError
+        If external data break their schema.
+    """
+    from nbtools.execution.contracts import Contracts, check_external
+
+    contracts = Contracts(opened.project.root)
+    # It imports while the data are checked.
+    nursery = _nursery(opened.workspace, to_run) if opened.spec.warm_kernels and not cold else None
+    try:
+        keys = {stage.key for stage in to_run}
+        read = [variant for variant in opened.dag.variants.values() if variant.stage.key in keys]
+        check_external(opened.workspace, read, contracts)
+    except BaseException:
+        contracts.close()
+        if nursery:
+            nursery.close()
+        raise
+    return contracts, nursery
+
+
 def _nursery(workspace: Workspace, stages: Sequence[Stage]) -> Nursery:
     """Return the zygotes for what will run, at work already."""
+    from nbtools.execution.kernels.seeding import with_hash_seed
     from nbtools.execution.kernels.warm.nursery import Nursery
 
     nursery = Nursery()
     secret = workspace.secret_variables() | {"PYTHONPATH"}
-    environment = {name: value for name, value in os.environ.items() if name not in secret}
+    environment = with_hash_seed({name: value for name, value in os.environ.items() if name not in secret})
     modules: dict[str, list[str]] = {}
     for stage in {stage.key: stage for stage in stages}.values():
         if workspace.notebooks[stage.key].language == "python":
@@ -265,9 +300,11 @@ def _remove_leftovers(home: Project) -> None:
     """Remove what killed runs and ended kernels have left: with the lock held, nobody uses it."""
     from nbtools.execution.kept import forget_ended
     from nbtools.execution.run import remove_attempts
+    from nbtools.execution.worktree import tidy
 
     forget_ended(home)
     remove_attempts(home)
+    tidy(home)
 
 
 def _check_kernels(workspace: Workspace, stages: Sequence[Any]) -> None:

@@ -17,7 +17,7 @@ import click
 
 import nbtools
 from nbtools import api
-from nbtools.cli import looking, programs, running, runs, sweep, upkeep, views
+from nbtools.cli import data, looking, programs, reproduce, running, runs, sweep, upkeep, views
 from nbtools.cli.group import SuggestingGroup
 from nbtools.errors import NbtoolsError
 from nbtools.execution import slow_extras
@@ -33,6 +33,8 @@ _COMMANDS = (
     looking.show,
     looking.graph,
     runs.runs,
+    data.data,
+    reproduce.reproduce,
     programs.open_stage,
     programs.lab,
     programs.ui,

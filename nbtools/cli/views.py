@@ -77,7 +77,7 @@ def status_text(status: ProjectStatus, width: int | None) -> str:
         for stage in status.stages
     ]
     lines = [text.table(["state", "stage", "made", "took", "why"], rows, width=width)]
-    lines += [f"missing: {problem.message}" for problem in status.missing]
+    lines += [f"data: {problem.message}" for problem in status.missing]
     lines += [
         f"kept: {kernel.stage}, failed in cell {kernel.cell} at {text.moment(kernel.since)}, "
         f"{text.size(kernel.size_bytes)} until {text.moment(kernel.until)}: nbtools debug {kernel.stage}"

@@ -29,7 +29,7 @@ from nbtools.execution.notebook import Executed, Job, execute, plain
 from nbtools.execution.outcome import Around, Failed, Success, gate_failure
 from nbtools.execution.placing import executed_notebook, file_name, forget_failure, place, replace_printed
 from nbtools.execution.stage_tracking import StageTracking
-from nbtools.execution.surroundings import environment, lineage, variables
+from nbtools.execution.surroundings import environment, lineage, seeds, variables
 from nbtools.execution.warm_start import WarmStart
 from nbtools.pipeline.dag import Output
 from nbtools.pipeline.fingerprint import to_record
@@ -113,7 +113,6 @@ class Attempt:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self) -> Success:
-        self._check_inputs()
         self.inputs = self._inputs()
         self._make_folder()
         self.tracking.begin()
@@ -130,16 +129,6 @@ class Attempt:
 
     def _make_folder(self) -> None:
         self.folder.mkdir(parents=True)
-
-    def _check_inputs(self) -> None:
-        """Validate external datasets that have a schema, once for each content."""
-        for item in self.step.variant.inputs:
-            dataset = self.workspace.spec.datasets[item.dataset]
-            if item.producers or dataset.schema is None:
-                continue
-            found = self.around.contracts.violations(self.project.root / dataset.path, dataset.schema)
-            if found:
-                raise Failed(_contract_failure(dataset.name, dataset.path, str(dataset.schema), found))
 
     def _announce(self) -> None:
         facts = self.workspace.notebooks[self.stage.key]
@@ -158,6 +147,7 @@ class Attempt:
                 inputs=self.inputs,
                 python=self.ingredients.python,
                 interpreter=self.workspace.interpreter(self.stage).path if python else "",
+                seeds=seeds(self.step.variant, self.workspace),
             )
         )
 

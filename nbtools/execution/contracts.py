@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import multiprocessing
 import os
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from nbtools.errors import OperationError, SpecError
+from nbtools.errors import DataError, OperationError, Problem, SpecError
 from nbtools.execution.child_process import end_with, without_main
+from nbtools.execution.workspace import Workspace
+from nbtools.pipeline.dag import Variant
 from nbtools.pipeline.spec import SchemaReference
 
 
@@ -77,3 +82,35 @@ def _check(path: str, file: str, name: str, root: str) -> tuple[str, str]:
         return checker.violations(path, file, name, root), "data"
     except checker.UnusableSchema as error:
         return str(error), "schema"
+
+
+def check_external(workspace: Workspace, variants: Iterable[Variant], contracts: Contracts) -> None:
+    """Check the external data that ``variants`` read against their schemas, once for each content.
+
+    Raises
+    ------
+    DataError
+        With all that break theirs.
+    SpecError
+        If a schema cannot be loaded.
+    """
+    problems = []
+    external = {item.dataset for variant in variants for item in variant.inputs if not item.producers}
+    for name in sorted(external):
+        dataset = workspace.spec.datasets[name]
+        digest = workspace.digest_of(dataset.path)
+        if dataset.schema is None or digest is None:
+            continue
+        files = json.dumps(workspace.schema_files(name), sort_keys=True)
+        fact = f"contract {digest} {dataset.schema.name} {hashlib.sha256(files.encode()).hexdigest()}"
+        if workspace.knows(fact):
+            continue
+        if found := contracts.violations(workspace.project.root / dataset.path, dataset.schema):
+            message = f"the dataset {name!r} ({dataset.path}) breaks its schema {dataset.schema}"
+            lines = "\n".join(f"  {line}" for line in found.splitlines())
+            where, path = str(dataset.location), f"data.{name}.schema"
+            problems.append(Problem(f"{message}\n{lines}", where, path, "mend the data or the schema"))
+        else:
+            workspace.learn(fact)
+    if problems:
+        raise DataError(*problems)

@@ -125,6 +125,7 @@ class StageStarted:
     inputs: tuple[Artifact, ...] = ()
     python: str = ""
     interpreter: str = ""
+    seeds: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

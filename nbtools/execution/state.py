@@ -59,7 +59,10 @@ class StageState:
     outputs: tuple[Artifact, ...] = ()
     params: Mapping[str, object] = field(default_factory=dict)
     fingerprint: str = ""
+    notebook_digest: str = ""
+    python: str = ""
     interpreter: str = ""
+    seeds: Mapping[str, object] = field(default_factory=dict)
     executed: str = ""
     gates: tuple[str, ...] = ()
     resumed: bool = False
@@ -138,7 +141,11 @@ def _stage_after(stage: StageState, event: Event) -> StageState:  # noqa: C901, 
                 params=event.params,
                 inputs=event.inputs,
                 fingerprint=event.fingerprint,
+                notebook_digest=event.notebook_digest,
+                python=event.python,
                 interpreter=event.interpreter,
+                seeds=event.seeds,
+                outputs=(),
             )
         case StageTracked():
             return (

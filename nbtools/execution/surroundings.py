@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nbtools.execution.workspace import Workspace
+from nbtools.execution.kernels.seeding import HASH_SEED, with_hash_seed
+from nbtools.execution.kernels.seeding import VARIABLE as SEED
+from nbtools.execution.workspace import Workspace, recorded
 from nbtools.pipeline.dag import Output, Variant
 from nbtools.pipeline.plan import Completion
+from nbtools.pipeline.seeding import kernel_seed
 from nbtools.pipeline.spec import Secret
 
 
@@ -48,7 +51,26 @@ def environment(variant: Variant, workspace: Workspace, more: Mapping[str, str])
     paths = [str(folder) for folder in folders if folder.is_dir()]
     paths += filter(None, [inherited.get("PYTHONPATH", "")])
     own_code = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONDONTWRITEBYTECODE": "1"}
-    return {**inherited, **own_code, **more}
+    return {**with_hash_seed(inherited), **own_code, SEED: str(seed_of(variant, workspace)), **more}
+
+
+def seed_of(variant: Variant, workspace: Workspace) -> int:
+    """Return what the global random number generators of the variant's kernel begin with."""
+    return kernel_seed(variant.key, workspace.params(variant))
+
+
+def for_first_cells(environment: Mapping[str, str], variant: Variant, workspace: Workspace) -> dict[str, str]:
+    """Return a variant's environment as the cells get it that all variants share, whoever comes first."""
+    stage = variant.stage
+    return {**environment, SEED: str(kernel_seed(stage.key, workspace.params_of(stage)))}
+
+
+def seeds(variant: Variant, workspace: Workspace) -> dict[str, Any]:
+    """Return all that random numbers, and the order of sets, depend on: those that nbtools sets, and the param."""
+    number = seed_of(variant, workspace)
+    found = {HASH_SEED: with_hash_seed(os.environ)[HASH_SEED], "random": number, "numpy": number}
+    params = recorded(workspace.params(variant))
+    return {**found, **({"seed": params["seed"]} if "seed" in params else {})}
 
 
 def lineage(completions: Sequence[Completion]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from nbtools.execution.kernels.warm.nursery import Nursery
 from nbtools.execution.kernels.warm.prefix import may_be_shared
 from nbtools.execution.notebook import Executed
 from nbtools.execution.outcome import Around
+from nbtools.execution.surroundings import for_first_cells
 from nbtools.pipeline.plan import Step
 
 
@@ -24,6 +25,7 @@ class WarmStart:
     """The forks of one attempt at a stage."""
 
     def __init__(self, step: Step, around: Around, cwd: Callable[[], Path]) -> None:
+        self._variant = step.variant
         self._stage = step.variant.stage
         self._around = around
         self._cwd = cwd
@@ -73,7 +75,9 @@ class WarmStart:
             return None
         prefix = self._around.prefix_of(self._stage.key)
         job = self._job(environment)
-        return lambda session, progress: prefix.fork(progress, session, job, self._fork)
+        shared = for_first_cells(environment, self._variant, self._around.workspace)
+        first = replace(self._job(shared), to_be_forked=True)
+        return lambda session, progress: prefix.fork(progress, session, job, lambda: self._fork(first))
 
     def blamed(self, executed: Executed) -> Executed:
         """Tell a kernel that died because nbtools' own process did from one that died by itself."""

@@ -31,11 +31,19 @@ class Workspace:
     ----------
     overrides
         Params given for this command, weakest first.
+    pythons
+        Interpreters to use instead of those that pipelines.yaml names; an empty name is the default one.
     """
 
     def __init__(
-        self, project: Project, spec: Spec, database: Database, overrides: Iterable[Overrides] = ()
+        self,
+        project: Project,
+        spec: Spec,
+        database: Database,
+        overrides: Iterable[Overrides] = (),
+        pythons: Mapping[str, str] | None = None,
     ) -> None:
+        self._pythons = pythons or {}
         self.project = project
         self.spec = spec
         self.database = database
@@ -66,7 +74,16 @@ class Workspace:
             latest_of=latest.get,
             is_stored=self.store.holds,
             params=self.params_of_condition,
+            datasets=self.spec.datasets,
         )
+
+    def knows(self, fact: str) -> bool:
+        """Tell whether somebody has found that ``fact`` holds."""
+        return fact in self._facts
+
+    def learn(self, fact: str) -> None:
+        """Remember that ``fact`` holds."""
+        self._facts[fact] = self._new_facts[fact] = "true"
 
     # Notebooks
 
@@ -129,7 +146,7 @@ class Workspace:
             If there is none, or notebooks cannot run on it.
         """
         try:
-            path = locate(stage.python, self.project.root)
+            path = locate(self._pythons.get(stage.python, stage.python), self.project.root)
             if path not in self._interpreters:
                 found, facts = describe(path, self._facts)
                 self._interpreters[path] = found
@@ -240,6 +257,39 @@ class Workspace:
             python=python or f"kernel {facts.kernel}",
         )
 
+    def code_files(self, variants: Iterable[Variant]) -> dict[str, str]:
+        """Return the digest of every file that the variants' results depend on as code, by path."""
+        found = {self.project.file.name: self._digest_of_file(self.project.file)}
+        for variant in variants:
+            notebook = variant.stage.notebook
+            found |= {notebook: self.digests[notebook], **self.ingredients(variant).modules}
+            for item in variant.inputs:
+                if not item.producers:
+                    found |= self.schema_files(item.dataset)
+        return found
+
+    def schema_files(self, dataset: str, folders: tuple[str, ...] = (".", "src")) -> dict[str, str]:
+        """Return the file that holds a dataset's schema, and the modules that it imports, by path with digest.
+
+        Parameters
+        ----------
+        folders
+            Where else than beside it these are looked for.
+
+        Raises
+        ------
+        SpecError
+            If there is no such file.
+        """
+        found = self.spec.datasets[dataset]
+        if found.schema is None:
+            return {}
+        if not (self.project.root / found.schema.file).is_file():
+            message = f"the schema file {found.schema.file} does not exist"
+            raise SpecError(Problem(message, str(found.location), f"data.{found.name}.schema"))
+        beside = posixpath.dirname(found.schema.file) or "."
+        return self._modules.file(found.schema.file, (beside, *folders))
+
     def warm_imports(self, stage: Stage) -> tuple[str, ...]:
         """Return the modules of installed packages that the stage's notebook imports."""
         names = self.notebooks[stage.key].imports
@@ -267,15 +317,7 @@ class Workspace:
         """Return the modules that hold the contracts of what the variant writes."""
         found: dict[str, str] = {}
         for output in variant.outputs:
-            schema = self.spec.datasets[output.dataset].schema
-            if schema is None:
-                continue
-            path = self.project.root / schema.file
-            if not path.is_file():
-                dataset = self.spec.datasets[output.dataset]
-                message = f"the schema file {schema.file} does not exist"
-                raise SpecError(Problem(message, str(dataset.location), f"data.{dataset.name}.schema"))
-            found.update(self._modules.file(schema.file, (posixpath.dirname(schema.file) or ".", *folders)))
+            found.update(self.schema_files(output.dataset, folders))
         return found
 
     # Datasets

@@ -37,6 +37,7 @@ from nbtools.pipeline.spec import (
 from nbtools.pipeline.values import why_bad_name, why_unfit
 
 _NAME = re.compile(r"[^\W\d][\w-]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}(?:\.tree)?")
 _RESERVED_FOLDERS = (".nbtools", ".git", ".venv")
 
 
@@ -109,6 +110,8 @@ class _Builder:
                 entry.description,
                 entry.owner,
                 self.placeholders(where, entry.path),
+                self.digest((*path, "digest"), entry.digest),
+                entry.keep,
             )
         self.check_overlaps(found.values())
         return found
@@ -129,6 +132,15 @@ class _Builder:
             self.problem(where, f"{text!r} names no schema", 'write it as "schemas.py:TrainSet"')
             return None
         return SchemaReference(self.sound_path(where, file), name)
+
+    def digest(self, where: Path, text: str | None) -> str:
+        if text is None:
+            return ""
+        digest = text.strip().lower().removeprefix("sha256:")
+        if not _DIGEST.fullmatch(digest):
+            fix = "write the 64 digits that sha256sum prints; nbtools data show prints those of a folder, too"
+            self.problem(where, f"{text!r} is no SHA-256", fix)
+        return digest
 
     def placeholders(self, where: Path, text: str) -> tuple[str, ...]:
         try:
@@ -314,12 +326,20 @@ class _Builder:
                     )
                 writers.setdefault(binding.dataset, stage)
         for dataset in datasets.values():
+            self.check_external(dataset, writers.get(dataset.name))
             if dataset.placeholders and dataset.name not in writers:
                 self.problem(
                     ("data", dataset.name),
                     f"the pattern {dataset.path!r} is written by no stage",
                     "a pattern needs a stage with a matrix that lists it as output",
                 )
+
+    def check_external(self, dataset: Dataset, writer: Stage | None) -> None:
+        for key, given in (("digest", bool(dataset.digest)), ("keep", dataset.keep is not None)):
+            if writer and given:
+                message = f"{key!r} is for external data, and {writer.key} writes {dataset.name!r}"
+                fix = "leave it out: what a stage writes follows from its inputs, and is stored"
+                self.problem(("data", dataset.name, key), message, fix)
 
     def check_files_kept(self, stages: list[Stage], datasets: Mapping[str, Dataset]) -> None:
         holding: dict[str, list[str]] = {}  # what must stay, by its own path and every folder above

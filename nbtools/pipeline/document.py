@@ -153,6 +153,12 @@ class DatasetEntry(_Strict):
     )
     description: StrictStr = Field("", description="What the data are.")
     owner: StrictStr = Field("", description="Whom to ask.")
+    digest: StrictStr | None = Field(
+        None, description="SHA-256 that external data must have; checked before the first stage runs."
+    )
+    keep: StrictBool | None = Field(
+        None, description="Keep the bytes of external data with each run; default: up to 1 MiB."
+    )
 
 
 class ResourcesEntry(_Strict):

@@ -17,6 +17,7 @@ from nbtools.pipeline.dag import Dag, Input, Variant, stage_keys
 from nbtools.pipeline.expressions import Missing
 from nbtools.pipeline.fingerprint import Ingredients, differences, digest
 from nbtools.pipeline.gates import Verdict, judge
+from nbtools.pipeline.spec import Dataset
 
 
 class Action(Enum):
@@ -95,6 +96,8 @@ class Surroundings:
         The latest completion of a variant, by key.
     is_stored
         Whether the store holds the bytes of a digest.
+    datasets
+        By name: external ones may have to have a certain digest.
     """
 
     ingredients: Callable[[Variant], Ingredients]
@@ -103,6 +106,7 @@ class Surroundings:
     latest_of: Callable[[str], Completion | None]
     is_stored: Callable[[str], bool]
     params: Callable[[Variant], Mapping[str, Any]] = lambda variant: variant.point
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps in running order, and the external data that are missing."""
+    """The steps in running order, and the external data that are missing, or not the expected ones."""
 
     steps: tuple[Step, ...]
     missing: tuple[Problem, ...] = ()
@@ -360,7 +364,19 @@ def _reasons_before_inputs_are_known(
 def _missing(variant: Variant, world: Surroundings) -> dict[str, Problem]:
     found = {}
     for item in variant.inputs:
-        if not item.producers and world.digest_of(item.paths[0]) is None:
+        if item.producers:
+            continue
+        digest, dataset = world.digest_of(item.paths[0]), world.datasets.get(item.dataset)
+        if digest and dataset and dataset.digest and digest != dataset.digest:
+            found[item.dataset] = Problem(
+                f"the dataset {item.dataset!r} is not the expected one: {item.paths[0]} has the digest {digest}, "
+                f"not {dataset.digest}",
+                str(dataset.location),
+                f"data.{item.dataset}.digest",
+                "bring back the expected data, or write the new digest once you have looked: nbtools data show "
+                + item.dataset,
+            )
+        if digest is None:
             found[item.dataset] = Problem(
                 f"the dataset {item.dataset!r} is missing: there is nothing at {item.paths[0]}",
                 str(_place(variant, item.dataset)),

@@ -58,6 +58,10 @@ class Dataset:
         POSIX path relative to the project; ``{param}`` marks a pattern with one path per variant.
     placeholders
         Names in braces in ``path``, in order.
+    digest
+        What external data must be; empty if anything will do.
+    keep
+        Whether the bytes of external data are kept with each run; None leaves it to their size.
     """
 
     name: str
@@ -67,6 +71,8 @@ class Dataset:
     description: str = ""
     owner: str = ""
     placeholders: tuple[str, ...] = ()
+    digest: str = ""
+    keep: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from nbtools.execution.events import Event, RunDelivered, RunStarted
 from nbtools.execution.outcome import Tracking
 from nbtools.tracking.address import StoreAddress, sqlite_address
+from nbtools.tracking.recording import Recorder
 from nbtools.tracking.template import ensure_store
 from nbtools.tracking.tracker import MlflowTracker, spool_of
 
@@ -112,7 +113,7 @@ class LazyTracker:
     ----------
     journal
         Told when everything has been delivered.
-    hurry, secrets
+    hurry, secrets, recorder
         As of ``MlflowTracker``.
     """
 
@@ -124,7 +125,9 @@ class LazyTracker:
         journal: Callable[[Event], None],
         hurry: Callable[[], bool] = bool,
         secrets: Collection[str] = (),
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self._hurry = hurry
         self._secrets = secrets
         self._address = address
@@ -193,7 +196,12 @@ class LazyTracker:
         with self._starting:
             if self._tracker is None:
                 self._tracker = MlflowTracker(
-                    self._address, self._root, self._note, hurry=self._hurry, secrets=self._secrets
+                    self._address,
+                    self._root,
+                    self._note,
+                    hurry=self._hurry,
+                    secrets=self._secrets,
+                    recorder=self._recorder,
                 )
                 if self._begun is not None:
                     self._tracker(self._begun)

@@ -26,6 +26,8 @@ from nbtools.execution.state import fold
 from nbtools.execution.store import Store
 from nbtools.project import Project
 from nbtools.tracking.address import StoreAddress
+from nbtools.tracking.capturing import captured
+from nbtools.tracking.recording import Recorder
 from nbtools.tracking.tracker import MlflowTracker, spool_of
 
 
@@ -74,12 +76,14 @@ def deliver(
     if meant_for and meant_for != address.server and not redirect:
         advice = "set MLFLOW_TRACKING_URI to that, or deliver it here all the same: nbtools sync --redirect"
         return Delivery(run, (f"it is meant for {meant_for}: {advice}",))
-    tracker = MlflowTracker(address, project.root, note, resuming=True, secrets=secrets)
+    recorder = Recorder(project, lambda: captured(project, run), note)
+    tracker = MlflowTracker(address, project.root, note, resuming=True, secrets=secrets, recorder=recorder)
     with tempfile.TemporaryDirectory(dir=project.state, prefix="sync-") as folder:
         notebooks = _Notebooks(database, Store(project.store), Path(folder), project)
         for event in [*events, *_ends_of_an_aborted_run(events)]:
             if isinstance(event, StageStarted):
                 tracker.begin(event.stage, event.attempt, event.at)
+            recorder(event)
             tracker(notebooks.as_they_were(event))
         problems = tracker.close()
     if not problems:

@@ -35,9 +35,12 @@ from nbtools.execution.events import (
 )
 from nbtools.execution.files import explained
 from nbtools.execution.kernels.mlflow_run import VARIABLE as STAGE_RUN
+from nbtools.tracking import lineage
 from nbtools.tracking.address import StoreAddress, sqlite_address, without_credentials
+from nbtools.tracking.lineage import Capture
 from nbtools.tracking.notes import commit_link, stage_note
 from nbtools.tracking.patience import GivenUp, Patience
+from nbtools.tracking.recording import Recorder
 from nbtools.tracking.template import ensure_store
 
 _QUIET = {
@@ -78,6 +81,8 @@ class MlflowTracker:
         Whether MLflow may know of the run already: what it has is completed, not made again.
     secrets
         Variables of the environment that hold secrets of notebooks: the process gets only those that MLflow may need.
+    recorder
+        Knows the manifests; it must have been told of each event before.
 
     Raises
     ------
@@ -94,7 +99,9 @@ class MlflowTracker:
         hurry: Callable[[], bool] = bool,
         resuming: bool = False,
         secrets: Collection[str] = (),
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self._note = note
         self._hurry = hurry
         self._resuming = resuming
@@ -319,10 +326,42 @@ class MlflowTracker:
         if notebook:
             future = self._do("attach_notebook", attempt, str(self._root / notebook), module="notebook_html")
             self._keep(f"the notebook of {stage}", future)
+        self._attach_manifest(stage, attempt)
+
+    def _attach_manifest(self, stage: str, attempt: str) -> None:
+        if (recorder := self._recorder) is None:
+            return
+        state = recorder.state
+        places = recorder.places(stage)
+
+        def take_in(done: Future[Any]) -> None:
+            if done.exception() is None:
+                recorder.is_described(done.result())
+
+        def attach(capture: Capture) -> None:
+            manifest = lineage.stage_manifest(state, state.stages[stage], capture, {})
+            attached = self._do("attach_stage_manifest", attempt, manifest, places)
+            attached.add_done_callback(take_in)
+            self._keep(f"the manifest of {stage}", attached)
+
+        recorder.when_captured(attach)
+
+    def _attach_run_manifest(self) -> None:
+        if (recorder := self._recorder) is None or not self._attempts:
+            return
+        state, attempts = recorder.state, dict(self._attempts)
+
+        def attach(capture: Capture) -> None:
+            manifest = lineage.run_manifest(state, capture, {})
+            patch = recorder.patch_file(capture)
+            self._keep("the manifest of the run", self._do("attach_run_manifest", manifest, attempts, patch))
+
+        recorder.when_captured(attach)
 
     def _run_finished(self, event: RunFinished) -> None:
         summary = {"run": event.run, "status": event.status, "stages": dict(self._summary)}
         self._keep("the plan", self._do("attach_plan", summary, dict(self._attempts)))
+        self._attach_run_manifest()
         tags = {"nbtools.duration_s": f"{event.duration_s:.3f}"}
         self._keep("the end of the run", self._do("finish", _PARENT, _STATUS[event.status], tags, event.at))
 

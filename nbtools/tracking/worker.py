@@ -7,13 +7,14 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from nbtools.execution import slow_extras
+from nbtools.execution import slow_extras, tables
 
 #: What MLflow would cut without a word (mlflow/utils/validation.py).
 _LONGEST_PARAM = 6_000
@@ -29,7 +30,11 @@ warnings.simplefilter("ignore")
 _clients: dict[str, MlflowClient] = {}
 #: MLflow's ids of what was begun: experiment and run, by attempt ("train.fit 1"); the parent run's is empty.
 _begun: dict[str, tuple[str, str]] = {}
+#: Rows and columns of datasets, by digest.
+_known: dict[str, dict[str, Any]] = {}
 _PARENT = ""
+MANIFEST = "manifest.json"
+PATCH = "uncommitted.patch"
 
 
 def begin(
@@ -134,6 +139,58 @@ def attach_plan(uri: str, summary: Mapping[str, Any], attempts: Mapping[str, str
         for stage, outcome in summary["stages"].items()
     }
     _client(uri).log_dict(_ids(_PARENT)[1], {**summary, "stages": stages}, "plan.json")
+
+
+def attach_stage_manifest(
+    uri: str, attempt: str, manifest: Mapping[str, Any], places: Mapping[str, tuple[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """Log the manifest of a stage's run, with what its datasets hold; return that, by digest.
+
+    Parameters
+    ----------
+    places
+        Where the bytes of datasets lie, and what they are called, by digest.
+    """
+    experiment_id, run_id = _ids(attempt)
+    described = {
+        digest: tables.describe(Path(path), name).record() for digest, (path, name) in places.items()
+    }
+    tracking = {"run_id": run_id, "experiment_id": experiment_id}
+    whole = {**manifest, **_described(manifest, {**_known, **described}), "tracking": tracking}
+    _client(uri).log_dict(run_id, whole, MANIFEST)
+    _known.update(described)
+    return described
+
+
+def attach_run_manifest(
+    uri: str, manifest: Mapping[str, Any], attempts: Mapping[str, str], patch: str
+) -> None:
+    """Log the manifest of the parent run, and as a file what differed from the commit, if anything."""
+    experiment_id, run_id = _ids(_PARENT)
+    stages = {
+        key: {**stage, **_described(stage, _known), **_tracked(attempts.get(key, ""))}
+        for key, stage in manifest["stages"].items()
+    }
+    tracking = {"run_id": run_id, "experiment_id": experiment_id}
+    client = _client(uri)
+    client.log_dict(run_id, {**manifest, "stages": stages, "tracking": tracking}, MANIFEST)
+    if patch:
+        client.log_text(run_id, Path(patch).read_bytes().decode("utf-8", "replace"), PATCH)
+
+
+def _tracked(attempt: str) -> dict[str, Any]:
+    if attempt not in _begun:
+        return {}
+    experiment_id, run_id = _begun[attempt]
+    return {"tracking": {"run_id": run_id, "experiment_id": experiment_id}}
+
+
+def _described(stage: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the datasets of a stage with what is known of them."""
+    return {
+        kind: {name: {**item, **known.get(item["digest"], {})} for name, item in stage[kind].items()}
+        for kind in ("inputs", "outputs")
+    }
 
 
 def metrics(uri: str, attempt: str) -> dict[str, float]:

@@ -141,6 +141,7 @@ def test_places_of_stages_datasets_and_params_are_kept() -> None:
         (_document(data="x: {owner: me}"), "4:8", "data.x.path", "'path' is missing", "add path"),
         (_document(data="x: ''"), "4:8", "data.x.path", "a text that is not empty", ""),
         (_document(data="x: {path: a, schema: TrainSet}"), "4:21", "data.x.schema", "names no schema", "schemas.py:"),
+        (_document(data="x: {path: a, digest: abc}"), "4:21", "data.x.digest", "'abc' is no SHA-256", "sha256sum"),
         (_document(data="x: a.csv, y: ./a.csv"), "4:18", "data.y", "'y' and 'x' are the same path", "one"),
         (_document(data="x: a, y: a/b.csv"), "4:14", "data.y", "lies inside the dataset 'x'", ""),
         (_document("fit: {notebook: a.ipynb, timeout: soon}"), "8:32", "", "is no duration", ""),

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,18 @@ class Interpreter:
         Such as ``CPython 3.11.7``.
     packages
         Import name to name and version of the distribution that it comes from.
+    distributions
+        Version of everything that is installed, by name.
+    origins
+        Where distributions that are from no index were installed from.
     """
 
     path: str
     version: str
     packages: Mapping[str, tuple[str, str]]
     standard: frozenset[str]
+    distributions: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def problem(self) -> Problem | None:
         """Return why kernels cannot run on it."""
@@ -86,7 +92,7 @@ def describe(path: str, facts: Mapping[str, str]) -> tuple[Interpreter, dict[str
     UnusablePython
         If it does not run.
     """
-    key = f"python {path}"
+    key = key_of(path)
     known = json.loads(facts[key]) if key in facts else None
     if known and known["signature"] == _signature(path, known["folders"]):
         return _interpreter(path, known), {}
@@ -95,9 +101,15 @@ def describe(path: str, facts: Mapping[str, str]) -> tuple[Interpreter, dict[str
     return _interpreter(path, found), {key: json.dumps(found)}
 
 
+def key_of(path: str) -> str:
+    """Return by what the interpreter at ``path`` is remembered; the number grows with what is asked of it."""
+    return f"python 2 {path}"
+
+
 def _interpreter(path: str, found: Mapping[str, Any]) -> Interpreter:
     packages = {name: (item[0], item[1]) for name, item in found["packages"].items()}
-    return Interpreter(path, found["python"], packages, frozenset(found["standard"]))
+    standard = frozenset(found["standard"])
+    return Interpreter(path, found["python"], packages, standard, found["distributions"], found["origins"])
 
 
 def _signature(path: str, folders: list[str]) -> list[Any]:

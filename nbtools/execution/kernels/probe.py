@@ -17,12 +17,15 @@ from typing import Any
 def probe() -> dict[str, Any]:
     """Return version, folders searched for packages, and distributions by import name."""
     versions: dict[str, str] = {}
+    origins: dict[str, str] = {}
     packages: dict[str, list[str]] = {}
     for distribution in metadata.distributions():
         name, version = _name_and_version(distribution)
         if not name or name in versions:
             continue  # the first one found is the one that is imported
         versions[name] = version
+        if found := distribution.read_text("direct_url.json"):
+            origins[name] = found
         for module in _modules(distribution):
             packages.setdefault(module, [name, version])
     return {
@@ -30,8 +33,20 @@ def probe() -> dict[str, Any]:
         "executable": sys.executable,
         "folders": [folder for folder in sys.path if folder.endswith("-packages")],
         "packages": packages,
+        "distributions": versions,
+        "origins": {name: _origin(text) for name, text in origins.items()},
         "standard": sorted(sys.stdlib_module_names),
     }
+
+
+def _origin(text: str) -> str:
+    """Return where a distribution that is from no index was installed from, without user and password."""
+    try:
+        url = str(json.loads(text)["url"])
+    except (ValueError, KeyError, TypeError):
+        return "unknown"
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else "unknown"
 
 
 def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from nbtools.errors import UsageError
 from nbtools.execution.kernels.processes import guarded
+from nbtools.execution.kernels.seeding import with_hash_seed
 from nbtools.execution.kernels.warm import zygote
 from nbtools.project import open_project
 
@@ -95,7 +96,9 @@ def begin_early(folder: Path, options: Sequence[str]) -> None:
             return
     except UsageError:
         return  # whoever opens it is told
-    environment = {name: value for name, value in os.environ.items() if _FIRST.fullmatch(name)}
+    environment = with_hash_seed(
+        {name: value for name, value in os.environ.items() if _FIRST.fullmatch(name)}
+    )
     try:
         _early.append(begin(sys.executable, environment))
     except OSError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from nbtools.execution.kernels.session import Session
@@ -47,7 +46,7 @@ class SharedPrefix:
         progress: Any,
         session: Session,
         job: ForkJob,
-        fork: Callable[[ForkJob], ForkedKernel],
+        first: Callable[[], ForkedKernel],
     ) -> ForkedClient:
         """Return a client for a variant's notebook whose first cells have been run.
 
@@ -55,7 +54,9 @@ class SharedPrefix:
         ----------
         progress, session
             Of the variant; its notebook gets what the first cells put out.
-        fork
+        job
+            Of the variant's kernel.
+        first
             Returns the kernel that runs the first cells, if nobody has done that yet.
 
         Raises
@@ -67,7 +68,7 @@ class SharedPrefix:
         with self._running:
             if not self._sources:
                 self._sources = [cell.source for cell in cells]
-                self._run(progress, session, replace(job, to_be_forked=True), fork)
+                self._run(progress, session, first)
         if self._why_not:
             raise Cold(self._why_not)
         if self._sources != [cell.source for cell in cells]:
@@ -77,9 +78,7 @@ class SharedPrefix:
         kernel = self._forker.fork(job, session.cancelled.is_set)
         return self._client.handed_on(ForkedClient(progress, session, kernel), len(cells))
 
-    def _run(
-        self, progress: Any, session: Session, job: ForkJob, fork: Callable[[ForkJob], ForkedKernel]
-    ) -> None:
+    def _run(self, progress: Any, session: Session, fork: Callable[[], ForkedKernel]) -> None:
         first = copy.deepcopy(progress.nb)
         first.cells = first.cells[: cells_before_params(first)]
         own = Session(
@@ -94,7 +93,7 @@ class SharedPrefix:
             masking=session.masking,
         )
         try:
-            client = _PrefixClient(type(progress)(first, own, progress_bar=False), own, fork(job))
+            client = _PrefixClient(type(progress)(first, own, progress_bar=False), own, fork())
             client.run()
         except Cold as error:
             self._why_not = f"its first cells cannot be shared: {error}"

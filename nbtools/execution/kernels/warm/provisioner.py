@@ -29,7 +29,7 @@ from traitlets import List, Unicode, default
 
 from nbtools.execution.kernels import launch
 from nbtools.execution.kernels.guarded import GuardedProvisioner
-from nbtools.execution.kernels.interpreter import UnusablePython, describe
+from nbtools.execution.kernels.interpreter import UnusablePython, describe, key_of
 from nbtools.execution.kernels.processes import send_signal
 from nbtools.execution.kernels.warm.forked import ForkedProcess
 from nbtools.execution.kernels.warm.forker import Cold, ForkJob
@@ -156,7 +156,7 @@ class SharedZygotes:
             self._facts.update(learnt)
             wanted = worth_importing(modules, interpreter.packages, lambda _: False)
             read = {name: value for name, value in environment.items() if not _OF_ONE_KERNEL.match(name)}
-            depends_on = [python, self._facts[f"python {python}"], wanted, sorted(read.items())]
+            depends_on = [python, self._facts[key_of(python)], wanted, sorted(read.items())]
             key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
             found = self._zygotes.get(key)
             if found is None or found.lost:

@@ -16,7 +16,6 @@ import gc
 import importlib
 import json
 import os
-import random
 import re
 import select
 import signal
@@ -338,7 +337,8 @@ def _live(descriptors: list[int], job: dict[str, Any]) -> int:
         sys.argv = ["ipykernel_launcher", *job["arguments"]]
         _with_debugger()
         # 1 stands for "no terminal, and nobody to watch": Linux tells when the parent has gone.
-        importlib.import_module("_nbtools_warm.launch").launch(parent_handle=1)
+        seed = importlib.import_module("_nbtools_warm.seeding").seed
+        importlib.import_module("_nbtools_warm.launch").launch(seed, parent_handle=1)
         finish()
         return 0
     from . import shell
@@ -361,10 +361,8 @@ def _with_debugger() -> None:
 
 
 def _settle(job: dict[str, Any]) -> None:
-    """Give the fork random numbers and threads of its own."""
-    random.seed()
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed()
+    """Give the fork the random numbers of its stage, and threads of its own."""
+    importlib.import_module("_nbtools_warm.seeding").seed()
     sys.modules["__main__"] = types.ModuleType("__main__")
     if job["to_be_forked"]:
         # Threads of OpenMP are lost in a fork, and it waits for them there. Libraries that come later read this.
@@ -485,7 +483,8 @@ def main(arguments: list[str]) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if not hasattr(os, "pidfd_open"):
         sys.exit("this Python knows no pidfd")
-    importlib.import_module("_nbtools_warm.mlflow_run").install()
+    for hook in ("mlflow_run", "seeding"):
+        importlib.import_module(f"_nbtools_warm.{hook}").install()
     from . import shell
 
     control_socket = socket.socket(fileno=int(control))
