@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbtools.api.direction import direction_of
 from nbtools.api.opening import find
 from nbtools.errors import UsageError, suggest
 from nbtools.pipeline.load import load
@@ -133,7 +134,7 @@ def best(
     Parameters
     ----------
     direction
-        ``max`` or ``min``.
+        ``max`` or ``min``; ``maximize`` and ``minimize`` mean the same.
     filter_string
         In MLflow's grammar, which runs are looked at.
 
@@ -146,13 +147,11 @@ def best(
     """
     from nbtools.tracking.experiments_filter import check_filter
 
-    orders = {"max": "desc", "min": "asc"}
-    if direction not in orders:
-        raise UsageError.of(f"{direction!r} is no direction", where="--direction", fix="write max or min")
+    ascending = direction_of(direction) == "minimize"
     if not metric or "`" in metric:
         raise UsageError.of(f"{metric!r} is no metric's name", where="--metric")
     store = Experiments(_address(project), _listed(experiments))
-    order = f"metrics.`{metric}` {orders[direction]}"
+    order = f"metrics.`{metric}` {'asc' if ascending else 'desc'}"
     check_filter(filter_string)  # alone, so that a mistake is shown where it was typed
     finished = " AND ".join(filter(None, ["attributes.status = 'FINISHED'", filter_string.strip()]))
     found = store.search(finished, level=level, sort=[order], limit=1)

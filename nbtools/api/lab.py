@@ -12,6 +12,7 @@ from nbtools.api.opening import Opened, address_of, open_for
 from nbtools.errors import UsageError
 from nbtools.execution.kernels.warm.imports import MODULES_VARIABLE, PROVISIONER
 from nbtools.pipeline import dag as dags
+from nbtools.project import Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,6 @@ def lab(stage: str = "", *, project: Path | str | None = None) -> LabCommand:
     UsageError
         If the stage has not been executed yet, or has several variants.
     """
-    from nbtools.execution.placing import file_name
-
     with open_for(project) as opened:
         home = opened.project
         store = address_of(opened)
@@ -46,19 +45,29 @@ def lab(stage: str = "", *, project: Path | str | None = None) -> LabCommand:
         command = [sys.executable, "-m", "jupyterlab"]
         if not stage:
             return LabCommand((*command, f"--ServerApp.root_dir={home.root}"), environment, home.root)
-        keys = dags.select(opened.dag, (stage,))
-        if len(keys) > 1:
+        swept = stage.partition("[")[0]
+        # A variant of a sweep from the command line stands in no file, but its notebook is there.
+        is_swept = swept != stage and stage not in opened.dag.variants and _executed(home, stage) is not None
+        keys = dags.select(opened.dag, (swept if is_swept else stage,))
+        if len(keys) > 1 and not is_swept:
             raise UsageError.of(f"{stage!r} has several notebooks", fix=f"name one: {', '.join(keys[:5])}")
-        name = f"{file_name(keys[0])}.ipynb"
-        folder = next((place for place in (home.failed, home.executed) if (place / name).exists()), None)
-        if folder is None:
+        found = _executed(home, stage if is_swept else keys[0])
+        if found is None:
             raise UsageError.of(f"{keys[0]} has not been executed yet", fix=f"nbtools run {keys[0]}")
         folders = opened.workspace.import_folders(opened.dag.variants[keys[0]].stage)
         environment["PYTHONPATH"] = _joined([str(home.root / item) for item in folders])
         # The file browser is rooted where the notebook lies (JupyterLab shows no hidden folders), kernels
         # where its paths begin: jupyter_server starts them at the nearest folder that exists below that.
-        roots = (f"--ServerApp.root_dir={folder}", f"--MappingKernelManager.root_dir={home.root}")
-        return LabCommand((*command, *roots, str(folder / name)), environment, home.root)
+        roots = (f"--ServerApp.root_dir={found.parent}", f"--MappingKernelManager.root_dir={home.root}")
+        return LabCommand((*command, *roots, str(found)), environment, home.root)
+
+
+def _executed(home: Project, variant: str) -> Path | None:
+    """Return the last executed notebook of a variant, the failed one if it failed; None if there is none."""
+    from nbtools.execution.placing import file_name
+
+    name = f"{file_name(variant)}.ipynb"
+    return next((place / name for place in (home.failed, home.executed) if (place / name).exists()), None)
 
 
 def _warm(opened: Opened) -> dict[str, str]:

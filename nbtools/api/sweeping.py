@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from nbtools.api.direction import Direction, direction_of
 from nbtools.api.opening import Opened, check_data, open_for, overrides_of, planned
 from nbtools.api.running import Listener, Manner, alone, carry_out
 from nbtools.errors import Problem, UsageError, suggest
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from nbtools.execution.state import RunState, StageState
 
 Sampler = Literal["grid", "random", "tpe"]
-Direction = Literal["minimize", "maximize"]
 
 _TRIALS = 20
 _REUSED = ("up to date", "restored", "unchanged inputs")
@@ -108,7 +108,7 @@ def sweep(  # noqa: PLR0913 - each is an option of the command
     sampler: Sampler = "grid",
     trials: int | None = None,
     metric: str = "",
-    direction: Direction | None = None,
+    direction: str | None = None,
     seed: int = 0,
     prune: bool = False,
     params: Mapping[str, Any] | None = None,
@@ -140,7 +140,8 @@ def sweep(  # noqa: PLR0913 - each is an option of the command
     trials
         How many variants a sampler draws, those of earlier calls of the same search included; default: 20.
     metric, direction
-        What the notebook logs, and whether it is to be small (the default) or large.
+        What the notebook logs, and whether ``min`` (the default) or ``max`` of it is the best; ``minimize`` and
+        ``maximize`` mean the same.
     seed
         What a sampler's draws follow from.
     prune
@@ -165,10 +166,11 @@ def sweep(  # noqa: PLR0913 - each is an option of the command
         note=note,
         stop=cancellation,
     )
-    wanted = _Wanted(stage, space, sampler, trials, metric, direction, seed, prune)
+    way = direction_of(direction) if direction else None
+    wanted = _Wanted(stage, space, sampler, trials, metric, way, seed, prune)
     wanted.check()
     if wanted.is_doubtful:
-        note(f"the smallest {metric} is taken for the best; for the largest: --direction maximize")
+        note(f"the smallest {metric} is taken for the best; for the largest: --direction max")
     overrides = overrides_of(params, params_file)
     with alone(project, f"nbtools sweep {stage}", overrides, manner) as (found, run_id):
         opened, swept, axes = _varied(found, wanted)
@@ -258,9 +260,6 @@ class _Wanted:
         if self.sampler not in ("grid", "random", "tpe"):
             fix = suggest(self.sampler, ("grid", "random", "tpe"), "sampler")
             problems.append(Problem(f"unknown sampler {self.sampler!r}", "--sampler", fix=fix))
-        if self.direction not in (None, "minimize", "maximize"):
-            fix = suggest(self.direction, ("minimize", "maximize"), "direction")
-            problems.append(Problem(f"unknown direction {self.direction!r}", "--direction", fix=fix))
         if self.sampler == "tpe" and not self.metric:
             problems.append(Problem("tpe learns from a metric", "--sampler tpe", fix="add --metric rmse"))
         if self.prune and not self.metric:

@@ -137,7 +137,7 @@ def compare(
 @click.option("--metric", required=True, metavar="NAME", help="The metric that decides.")
 @click.option(
     "--direction",
-    type=click.Choice(["max", "min"]),
+    metavar="max|min",
     default="max",
     show_default=True,
     help="Whether the largest or the smallest is best.",

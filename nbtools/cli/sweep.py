@@ -58,8 +58,8 @@ _ROWS = 50
 )
 @click.option(
     "--direction",
-    metavar="WAY",
-    help="minimize or maximize the metric.  [default: minimize]",
+    metavar="max|min",
+    help="Whether the largest or the smallest is best.  [default: min]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="What a sampler's draws follow from.")
 @click.option(

@@ -105,6 +105,21 @@ def test_a_failed_variant_is_told_and_tried_again(project: SmallProject) -> None
     assert states(again) == ["cached", "cached", "finished", "finished"]
 
 
+def test_notebook_of_a_failed_variant_is_opened_by_the_name_that_was_printed(project: SmallProject) -> None:
+    swept(project, params={"fails": [0.5]})
+    found = nbtools.lab("train.fit[alpha=0.5,l1_ratio=0.0]", project=project.root)
+    assert found.words[-1] == str(project.root / ".nbtools/failed/train.fit[alpha=0.5,l1_ratio=0.0].ipynb")
+    with pytest.raises(NbtoolsError, match=r"nothing is called 'train\.fit\[alpha=7\]'"):
+        nbtools.lab("train.fit[alpha=7]", project=project.root)
+
+
+@pytest.mark.parametrize("word", ["min", "minimize"])
+def test_direction_is_said_in_either_way(project: SmallProject, word: str) -> None:
+    assert swept(project, metric="rmse", direction=word).direction == "minimize"
+    with pytest.raises(NbtoolsError, match="unknown direction 'down'"):
+        swept(project, metric="rmse", direction="down")
+
+
 def test_params_with_one_value_reach_the_stages_before(project: SmallProject) -> None:
     found = swept(project, params={"text": "b"})
     assert project.text(found.variants[0].outputs["model"]) == "0 0.0 b"
