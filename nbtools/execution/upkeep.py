@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from nbtools.errors import DataError
 from nbtools.execution.database import Database
 from nbtools.execution.placing import file_name
 from nbtools.execution.store import Store
-from nbtools.pipeline.dag import Variant
+from nbtools.pipeline.dag import Variant, variant_folder
 from nbtools.pipeline.plan import Completion
 from nbtools.pipeline.retention import objects_of, worth_keeping
 from nbtools.project import Project
@@ -119,7 +120,10 @@ def free(project: Project, database: Database, since: float, *, dry_run: bool) -
     """
     store = Store(project.store)
     results = database.results()
-    kept = worth_keeping(results, database.numbers_in_use(), database.last_uses(), since)
+    swept = {number: folder for number, item in results.items() if (folder := _swept(project, item.stage))}
+    # What variants of the command line have made, no stage of the file uses.
+    in_use = database.numbers_in_use() - swept.keys()
+    kept = worth_keeping(results, in_use, database.last_uses(), since)
     needed = _needed(store, [results[number] for number in kept], strict=True)
     objects = set(store.objects())
     rubbish = objects - needed
@@ -128,6 +132,8 @@ def free(project: Project, database: Database, since: float, *, dry_run: bool) -
         for digest in rubbish:
             store.remove(digest)
         store.remove_leftovers()
+        for folder in {*swept.values()} - {swept[number] for number in kept if number in swept}:
+            shutil.rmtree(folder, ignore_errors=True)
     return Freed(
         objects=len(rubbish),
         size_bytes=sum(sizes[digest] for digest in rubbish),
@@ -135,6 +141,15 @@ def free(project: Project, database: Database, since: float, *, dry_run: bool) -
         kept_bytes=sum(sizes[digest] for digest in objects - rubbish),
         results=len(results) - len(kept),
     )
+
+
+def _swept(project: Project, variant: str) -> Path | None:
+    """Return the folder of what a variant of a sweep from the command line has made; None if it is none."""
+    stage, _, inside = variant.partition("[")
+    if "=" not in inside or "/" in stage:
+        return None
+    folder = project.sweeps / stage / variant_folder(inside.removesuffix("]"))
+    return folder if folder.is_dir() else None
 
 
 def _damaged_records(database: Database, variants: Mapping[str, Variant]) -> list[Finding]:

@@ -198,7 +198,7 @@ def variant_of(
 ) -> Variant:
     """Return the variant of a stage at one point."""
     shown = ",".join(f"{name}={shown_value(value)}" for name, value in point.items())
-    texts = {**{name: path_part(value) for name, value in point.items()}, VARIANT: _folder_name(shown)}
+    texts = {**{name: path_part(value) for name, value in point.items()}, VARIANT: variant_folder(shown)}
     outputs = tuple(
         Output(item.variable, item.dataset, datasets[item.dataset].path.format(**texts))
         for item in stage.outputs
@@ -206,7 +206,7 @@ def variant_of(
     return Variant(f"{stage.key}[{shown}]" if shown else stage.key, stage, point, inputs, outputs, upstream)
 
 
-def _folder_name(shown: str) -> str:
+def variant_folder(shown: str) -> str:
     """Return a variant's name as that of a folder: readable, and different for different variants."""
     kept = "".join(char if char.isalnum() or char in "._+=-," else "_" for char in shown)
     if kept == shown and len(kept.encode()) < 150:

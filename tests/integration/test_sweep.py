@@ -120,6 +120,18 @@ def test_direction_is_said_in_either_way(project: SmallProject, word: str) -> No
         swept(project, metric="rmse", direction="down")
 
 
+def test_what_variants_have_made_is_freed_when_no_run_has_needed_it_for_long(project: SmallProject) -> None:
+    project.run("make")
+    swept(project)
+    folder = project.root / ".nbtools/sweeps/train.fit"
+    nbtools.gc(project=project.root)
+    assert len(list(folder.iterdir())) == 4
+    nbtools.gc(keep_days=0, project=project.root)
+    assert not list(folder.iterdir())
+    assert project.actions("make") == {"train.make": "up to date"}
+    assert states(swept(project)) == ["finished"] * 4
+
+
 def test_params_with_one_value_reach_the_stages_before(project: SmallProject) -> None:
     found = swept(project, params={"text": "b"})
     assert project.text(found.variants[0].outputs["model"]) == "0 0.0 b"
