@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from nbtools.execution.masking import Masking
 
 _SEPARATOR = "\x1f"
+#: In an address: of a database, for example, that pipelines.yaml names.
+_PASSWORD = re.compile(rb"://[^\s/@:\"']+:[^\s/@\"']+@")
 
 
 def revision(root: Path) -> Revision:
@@ -133,6 +135,8 @@ def is_secret(root: Path, name: str, masking: Masking) -> bool:
 
 
 def _holds_secret(content: bytes, masking: Masking) -> bool:
+    if _PASSWORD.search(content):
+        return True
     if not masking.reach:
         return False
     text = content.decode("utf-8", "surrogateescape")

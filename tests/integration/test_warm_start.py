@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nbtools.execution.kernels.seeding import with_hash_seed
 from nbtools.execution.kernels.warm import begun as early
 from nbtools.execution.kernels.warm import wire
 from nbtools.execution.kernels.warm.begun import begin_early, drop, taken
@@ -193,7 +194,8 @@ def test_zygote_that_was_begun_early_has_the_environment_that_is_told_later(
     (process,) = early._early
     environ = Path(f"/proc/{process.guardian.pid}/environ").read_text().split("\0")
     assert not [item for item in environ if "OF_MINE" in item]
-    environment = {name: value for name, value in os.environ.items() if name != "SECRET_OF_MINE"}
+    environment = with_hash_seed({**os.environ})
+    del environment["SECRET_OF_MINE"]
     nursery = Nursery()
     nursery.prepare(sys.executable, [], environment)
     assert not early._early
