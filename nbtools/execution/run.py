@@ -193,12 +193,13 @@ class Run:
             with ThreadPoolExecutor(self.options.jobs, thread_name_prefix="stage") as pool:
                 self._schedule(pool)
         finally:
+            ended = time.time()
+            # First, so that MLflow is told while the processes end.
+            self.emit(RunFinished(self.run_id, ended, self._status(), ended - started))
             self.around.contracts.close()
             if self.around.nursery:
                 self.around.nursery.close()
             remove_attempts(self.workspace.project, self.run_id)
-            ended = time.time()
-            self.emit(RunFinished(self.run_id, ended, self._status(), ended - started))
         return self.state
 
     def emit(self, event: Event) -> None:

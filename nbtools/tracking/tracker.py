@@ -57,7 +57,7 @@ _QUIET = {
 _NEEDED = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "PG", "MYSQL_")
 _PARENT = ""
 #: Notebooks come first; what is not delivered meanwhile is delivered at the end.
-_NICENESS = 15
+_NICENESS = 18
 _WORKER = "nbtools.tracking.worker"
 #: How long a metric's history may take; it is asked for while the stage runs, and again soon after.
 _HISTORY_S = 10.0
