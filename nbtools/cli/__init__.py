@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 
 def main() -> None:
@@ -11,7 +10,7 @@ def main() -> None:
     if sys.argv[1:2] == ["run"]:
         from nbtools.execution.kernels.warm.begun import begin_early
 
-        begin_early(Path.cwd(), sys.argv[2:])
+        begin_early(sys.argv[2:])
     from nbtools.cli.main import main
 
     main()

@@ -39,4 +39,5 @@ def left_out(*names: str) -> Iterator[None]:
         if was_collecting:
             gc.enable()
         for name in hidden:
-            del sys.modules[name]
+            if sys.modules.get(name, ...) is None:
+                sys.modules.pop(name, None)

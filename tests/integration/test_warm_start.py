@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -40,6 +41,13 @@ def zygote(tmp_path: Path) -> Iterator[Zygote]:
     thread = "import threading, time\nthreading.Thread(target=time.sleep, args=[60], daemon=True).start()"
     (package / "threaded.py").write_text(thread)
     (package / "open_file.py").write_text("file = open(__file__)")
+    (package / "folder.py").write_text("import tempfile\nfolder = tempfile.TemporaryDirectory()")
+    (package / "draws.py").write_text("import random\ndrawn = random.random()")
+    (package / "sets.py").write_text(
+        "import os, sys\nos.environ['LEAKED'] = '1'\nsys.setrecursionlimit(5000)"
+    )
+    (package / "never.py").write_text("import sys, types\nsys.modules['numba'] = types.ModuleType('numba')")
+    (package / "starts.py").write_text("import subprocess\nprogram = subprocess.Popen(['sleep', '60'])")
     (package / "exits.py").write_text("import sys\nsys.exit(3)")
     found = Zygote(sys.executable, ["gathered"], {**os.environ, "PYTHONPATH": str(package.parent)})
     yield found
@@ -76,7 +84,7 @@ def test_what_a_notebook_comes_to_import_is_there_for_the_next_ones(tmp_path: Pa
     wait_until(lambda: has(zygote, tmp_path, "gathered.calm"))
 
 
-@pytest.mark.parametrize("harmful", ["threaded", "open_file"])
+@pytest.mark.parametrize("harmful", ["threaded", "open_file", "folder", "draws", "sets", "never", "starts"])
 def test_what_would_make_forks_unsafe_is_not_imported_ahead(
     tmp_path: Path, zygote: Zygote, harmful: str
 ) -> None:
@@ -106,6 +114,17 @@ def test_cells_tell_what_they_have_imported_of_packages_that_were_there(tmp_path
     )
     assert project.run().status == "passed"
     assert [json.loads(project.text(f"{name}.json")) for name in ("first", "second")] == [False, True]
+
+
+def test_odd_things_among_the_modules_are_no_failure_of_a_cell(tmp_path: Path) -> None:
+    cell = """
+        import sys
+        class Odd:
+            def __getattr__(self, name):
+                raise RuntimeError(name)
+        sys.modules["pandas.odd"] = Odd()
+    """
+    assert one_stage(tmp_path, "import pandas", cell).run().status == "passed"
 
 
 def test_kernel_whose_shell_was_made_before_begins_as_any_other(
@@ -165,7 +184,8 @@ def project(tmp_path: Path) -> Iterator[SmallProject]:
 
 
 def begun(folder: Path, options: Sequence[str] = ()) -> bool:
-    begin_early(folder, options)
+    with contextlib.chdir(folder):
+        begin_early(options)
     return bool(early._early)
 
 

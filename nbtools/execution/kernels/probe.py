@@ -51,7 +51,12 @@ def _origin(text: str) -> str:
 
 def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
     # `distribution.metadata` takes the whole description apart, which is most of the work.
-    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    text = (
+        distribution.read_text("METADATA")
+        or distribution.read_text("PKG-INFO")
+        or distribution.read_text("")
+        or ""
+    )
     headers = email.message_from_string(text.partition("\n\n")[0])
     return headers.get("Name", ""), headers.get("Version", "")
 

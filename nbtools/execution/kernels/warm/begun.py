@@ -7,6 +7,7 @@ IPython are there by the time that the project has been read.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import re
 import signal
@@ -35,7 +36,8 @@ _UNLESS_SET = {
 }
 #: What an interpreter may need from its first moment on. Whatever else is set may be a secret of the project.
 _FIRST = re.compile(
-    r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|LD_\w+|XDG_\w+|IPYTHONDIR|PYTHON(?!PATH)\w+"
+    r"PATH|HOME|USER|LOGNAME|LANG|LC_[A-Z]+|TZ|TMPDIR|LD_LIBRARY_PATH|LD_PRELOAD|XDG_(CONFIG|CACHE|DATA)_HOME|IPYTHONDIR"
+    r"|PYTHON(HOME|HASHSEED|UTF8|IOENCODING|WARNINGS|DONTWRITEBYTECODE|PYCACHEPREFIX|NOUSERSITE|USERBASE|FAULTHANDLER)"
 )
 _MOST_CHARACTERS = 60_000
 _NOTHING_RUNS = {"--cold", "-n", "--dry-run", "-h", "--help"}
@@ -81,8 +83,8 @@ def begin(python: str, environment: Mapping[str, str]) -> Begun:
 _early: list[Begun] = []
 
 
-def begin_early(folder: Path, options: Sequence[str]) -> None:
-    """Begin a zygote's process for a first run of the project that ``folder`` lies in; do nothing in any other case.
+def begin_early(options: Sequence[str]) -> None:
+    """Begin a zygote's process for a first run of the project that is here; do nothing in any other case.
 
     Parameters
     ----------
@@ -92,9 +94,9 @@ def begin_early(folder: Path, options: Sequence[str]) -> None:
     if sys.platform != "linux" or _NOTHING_RUNS & set(options):
         return
     try:
-        if open_project(folder).database.exists():
+        if open_project(Path.cwd()).database.exists():
             return
-    except UsageError:
+    except (UsageError, OSError):
         return  # whoever opens it is told
     environment = with_hash_seed(
         {name: value for name, value in os.environ.items() if _FIRST.fullmatch(name)}
@@ -114,8 +116,7 @@ def taken(python: str, environment: Mapping[str, str]) -> Begun | None:
     environment
         What imports may read.
     """
-    more = sum(len(name) + len(value) for name, value in environment.items())
-    suits = python == sys.executable and more < _MOST_CHARACTERS
+    suits = python == sys.executable and len(json.dumps(dict(environment))) < _MOST_CHARACTERS
     if not (_early and suits and _early[0].environment.items() <= environment.items()):
         return None
     return _early.pop()

@@ -333,11 +333,9 @@ class Shell:
         if len(sys.modules) == len(self._known):
             return []
         packages = {name.partition(".")[0] for name in self._known}
-        new = [name for name in sys.modules if name not in self._known]
+        new = [name for name in list(sys.modules) if name not in self._known]  # a thread may import meanwhile
         self._known.update(new)
-        return [
-            name for name in new if name.partition(".")[0] in packages and _is_installed(sys.modules[name])
-        ]
+        return [name for name in new if name.partition(".")[0] in packages and _is_installed(name)]
 
 
 class LateEnvironment:
@@ -407,9 +405,10 @@ def _is_shared(descriptor: int) -> bool:
     return path.startswith(("socket:", "pipe:"))
 
 
-def _is_installed(module: Any) -> bool:
-    spec = getattr(module, "__spec__", None)
-    return "-packages" in str(getattr(spec, "origin", None))
+def _is_installed(name: str) -> bool:
+    with contextlib.suppress(Exception):  # whatever lies there, it need be no module
+        return "-packages" in str(vars(sys.modules[name])["__spec__"].origin)
+    return False
 
 
 def _finalizers() -> dict[Any, Any]:

@@ -16,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -23,6 +24,7 @@ import socket
 import sys
 import time
 import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +33,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LARGEST_REQUEST = 1 << 17
 _KEEPING_S = 0.5
+_TRIAL_S = 60
 #: Packages that do not survive a fork, or hold threads and devices after their import.
 NEVER_FORKED = frozenset(
     [
@@ -115,8 +118,9 @@ class Zygote:
             elif self.harmless:
                 self.bring(self.harmless.pop())
             elif self.is_direct and not self.is_ready:
-                self.make_ready()
                 self.is_ready = True
+                with contextlib.suppress(BaseException):  # every fork will try it anew, and tell
+                    self.make_ready()
             elif self.asked and not self.trial:
                 self.try_out()
 
@@ -224,11 +228,13 @@ class Zygote:
             return
         end_with_parent(parent)
         signal.set_wakeup_fd(-1)
-        before = descriptors()
+        signal.alarm(_TRIAL_S)  # ends it, unless an import is in the way: then it is nobody's loss
+        before = _what_forks_share()
         for name in self.tried:
             with contextlib.suppress(BaseException):
                 importlib.import_module(name)
-        os._exit(int(bool(self.why_not()) or descriptors() != before))
+        harmful = self.why_not() or NEVER_FORKED & sys.modules.keys() or _what_forks_share() != before
+        os._exit(int(bool(harmful)))
 
     def fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
         """Fork a kernel and tell its process id."""
@@ -430,6 +436,33 @@ def descriptors() -> set[int]:
     """Return what this process has open."""
     listed = {int(name) for name in os.listdir("/proc/self/fd")}
     return {descriptor for descriptor in listed if _is_open(descriptor)}  # but for that of the list
+
+
+def _what_forks_share() -> list[Any]:
+    """Return what an import may change for every later kernel, whether that imports the module or not."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    numpy: Any = sys.modules.get("numpy.random")
+    return [
+        descriptors(),
+        dict(os.environ),
+        os.getcwd(),
+        umask,
+        [signal.getsignal(number) for number in sorted(signal.valid_signals())],
+        sys.getrecursionlimit(),
+        list(sys.path),
+        random.getstate(),
+        repr(numpy.get_state()) if numpy else "",
+        len(weakref.finalize._registry),  # type: ignore[attr-defined]
+        _children(),
+    ]
+
+
+def _children() -> str:
+    try:
+        return Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+    except OSError:
+        return ""
 
 
 def _is_open(descriptor: int) -> bool:
