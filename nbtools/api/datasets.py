@@ -240,6 +240,8 @@ def _check_stored(
 
 
 def _restore_to(home: Project, item: Artifact, folder: Path) -> Restored:
+    if ".." in Path(item.path).parts or Path(item.path).is_absolute():
+        raise DataError.of("this path of the run's record leads out of the project", where=item.path)
     target = folder / item.path
     if os.path.lexists(target):
         measured = Memo().measure(target)

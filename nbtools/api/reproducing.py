@@ -271,10 +271,10 @@ def _restore_code(home: Project, original: _Original, tree: Worktree, note: Call
         note(f"what differed from the commit cannot be applied ({why}): the files that were kept are used")
     problems = []
     for path, digest in capture.files.items():
-        target = tree.root / path
-        if target.is_file() and file_digest(target) == digest:
+        there = tree.root / path
+        if there.is_file() and file_digest(there) == digest:
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = tree.place(path)
         target.unlink(missing_ok=True)
         try:
             store.extract(digest, target)
@@ -299,7 +299,7 @@ def _restore_inputs(home: Project, original: _Original, tree: Worktree) -> None:
         external = {item.dataset for variant in variants for item in variant.inputs if not item.producers}
     problems = {}
     for item in original.inputs():
-        if item.dataset in external and not _brought(home, item, tree.root / item.path):
+        if item.dataset in external and not _brought(home, item, tree.place(item.path)):
             message = f"the external data {item.dataset!r} of the run ({item.digest[:12]}) are neither here nor kept"
             fix = "put them there, then repeat it; keep: true keeps them with later runs"
             problems[item.path] = Problem(message, item.path, fix=fix)
@@ -315,7 +315,6 @@ def _brought(home: Project, item: Artifact, target: Path) -> bool:
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     target.unlink(missing_ok=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
     here = home.root / item.path
     if _is(memo, here, item.digest):
         copy = shutil.copytree if here.is_dir() else shutil.copyfile

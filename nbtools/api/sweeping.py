@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nbtools.api.direction import Direction, direction_of
-from nbtools.api.opening import Opened, check_data, open_for, overrides_of, planned
+from nbtools.api.opening import Opened, check_data, find, open_for, overrides_of, planned
 from nbtools.api.running import Listener, Manner, alone, carry_out
 from nbtools.errors import Problem, UsageError, suggest
 from nbtools.pipeline import dag as dags
+from nbtools.pipeline.load import load
 from nbtools.pipeline.matrix import MOST_POINTS
 from nbtools.pipeline.params import check_overrides, declared, split, why_wrong_kind
 from nbtools.pipeline.plan import Plan, Surroundings
@@ -75,6 +76,8 @@ class SweepResult:
         The best first if there is a metric to tell, those without a value of it last; else as they were run.
     problem
         Why no variant is the best although a metric was given; else empty.
+    in_matrix
+        Whether pipelines.yaml has a matrix for the stage, so that a run takes its variants from there.
     """
 
     stage: str
@@ -84,6 +87,7 @@ class SweepResult:
     metric: str = ""
     direction: Direction = "minimize"
     problem: str = ""
+    in_matrix: bool = False
 
     @property
     def best(self) -> SweptVariant | None:
@@ -171,8 +175,10 @@ def sweep(  # noqa: PLR0913 - each is an option of the command
     wanted.check()
     if wanted.is_doubtful:
         note(f"the smallest {metric} is taken for the best; for the largest: --direction max")
+    wanted, params = _with_single_values(wanted, params, project)
     overrides = overrides_of(params, params_file)
     with alone(project, f"nbtools sweep {stage}", overrides, manner) as (found, run_id):
+        in_matrix = _stage(found, stage).has_matrix
         opened, swept, axes = _varied(found, wanted)
         target = swept.key
         command = f"nbtools sweep {target}"
@@ -182,7 +188,7 @@ def sweep(  # noqa: PLR0913 - each is an option of the command
                 key: item.point for key, item in opened.dag.variants.items() if item.stage.key == target
             }
             outcome = carry_out(opened, run_id, made, keys, world, manner, targets=(target,), command=command)
-            return _result(outcome, target, points, wanted, world)
+            return replace(_result(outcome, target, points, wanted, world), in_matrix=in_matrix)
         made, keys, world = _before(opened, target)
         search = _search(opened, target, wanted.rule(axes, swept), world, note)
         outcome = carry_out(
@@ -197,7 +203,8 @@ def sweep(  # noqa: PLR0913 - each is an option of the command
             search=search,
             spooling=True,
         )
-        return _result(outcome, target, search.points, wanted, world, search.pruned_before)
+        result = _result(outcome, target, search.points, wanted, world, search.pruned_before)
+        return replace(result, in_matrix=in_matrix)
 
 
 def plan_sweep(  # noqa: PLR0913 - each is an option of the command
@@ -221,6 +228,7 @@ def plan_sweep(  # noqa: PLR0913 - each is an option of the command
     """
     wanted = _Wanted(stage, space, sampler, trials, metric, None, 0, prune)
     wanted.check()
+    wanted, params = _with_single_values(wanted, params, project)
     with open_for(project, overrides_of(params, params_file)) as found:
         opened, swept, _ = _varied(found, wanted)
         if wanted.is_search:
@@ -315,6 +323,18 @@ def _varied(opened: Opened, wanted: _Wanted) -> tuple[Opened, Stage, dict[str, A
     opened.workspace.spec = spec
     changed = replace(opened, spec=spec, dag=dags.build(spec))
     return changed, next(item for item in spec.stages() if item.key == stage.key), axes
+
+
+def _with_single_values(
+    wanted: _Wanted, params: Mapping[str, Any] | None, project: Path | str | None
+) -> tuple[_Wanted, dict[str, Any]]:
+    """Have single values of params that the stage's matrix in pipelines.yaml varies count as lists of one value."""
+    spec = load(find(project).file)
+    named = [stage for stage in spec.stages() if wanted.stage in (stage.key, stage.name)]
+    varied = named[0].varied if len(named) == 1 else ()
+    rest = dict(params or {})
+    single = {key: [rest.pop(key)] for key in tuple(rest) if split(key)[1] in varied}
+    return (replace(wanted, space={**(wanted.space or {}), **single}) if single else wanted), rest
 
 
 def _stage(opened: Opened, name: str) -> Stage:

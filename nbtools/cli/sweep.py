@@ -7,6 +7,7 @@ import io
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,8 @@ def sweep(  # noqa: PLR0913, PLR0917 - click hands over each option
     if as_json:
         printing.echo(views.record(result) | {"best": views.record(result.best)})
     elif not silent:
-        click.echo(result_text(result, printing.width()))
+        same = [item for item in params if item.partition("=")[0] in fixed]
+        click.echo(result_text(result, printing.width(), same))
     if result.problem and not as_json:
         click.echo(f"{click.style('error', fg='red', bold=True)}: {result.problem}", err=True)
     return running.exit_code(result.status, cancellation) or int(bool(result.problem))
@@ -159,8 +161,14 @@ def _progress(*, quiet: bool, silent: bool) -> Any:
     return progress_for(sys.stdout, quiet=quiet)
 
 
-def result_text(result: api.SweepResult, width: int | None) -> str:
-    """Return a sweep as a table, the best first, and how to use the best."""
+def result_text(result: api.SweepResult, width: int | None, fixed: Sequence[str] = ()) -> str:
+    """Return a sweep as a table, the best first, and how to use the best.
+
+    Parameters
+    ----------
+    fixed
+        Params that all variants had, as NAME=VALUE.
+    """
     if not result.variants:
         return f"{result.stage}: no variant was run"
     params = _names(result, "params")
@@ -190,7 +198,11 @@ def result_text(result: api.SweepResult, width: int | None) -> str:
             "",
             f"best: {result.best.variant}, {result.metric} = {result.best.metrics[result.metric]:.6g}",
         ]
-        lines.append(f"use it: nbtools run {result.stage} {_options(result)}")
+        if result.in_matrix:  # a run would take the matrix of the file
+            lines += [f"{name}: {path}" for name, path in result.best.outputs.items()]
+        else:
+            words = " ".join(f"-p {shlex.quote(item)}" for item in fixed)
+            lines.append(f"use it: nbtools run {result.stage} {_options(result)} {words}".rstrip())
     return "\n".join(lines)
 
 

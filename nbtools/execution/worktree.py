@@ -8,9 +8,9 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from nbtools.errors import OperationError
+from nbtools.errors import DataError, OperationError
 from nbtools.project import Project
 
 _GIT_S = 600
@@ -30,6 +30,25 @@ class Worktree:
 
     top: Path
     root: Path
+
+    def place(self, path: str) -> Path:
+        """Return where a file of the project lies here; a folder that is a link out of this one becomes a folder.
+
+        Raises
+        ------
+        DataError
+            If the path itself leads out: records may have been changed, or come from somebody else.
+        """
+        written = PurePosixPath(path)
+        if written.is_absolute() or ".." in written.parts or not written.parts:
+            raise DataError.of("this path of the run's record leads out of the project", where=path)
+        folder = self.root
+        for part in written.parts[:-1]:
+            folder /= part
+            if folder.is_symlink() and not folder.resolve().is_relative_to(self.top.resolve()):
+                folder.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / written.name
 
     def apply(self, patch: Path) -> str:
         """Apply what had differed from the commit; return why that cannot be, or an empty string."""
@@ -71,8 +90,9 @@ def has_commit(root: Path, commit: str) -> bool:
 def remove_leftovers(project: Project) -> None:
     """Remove the folder, and what git knows of it."""
     if project.reproductions.exists():
+        # No "prune": other worktrees of the user's may be away for a while.
+        _git(project.root, "worktree", "remove", "--force", "--force", str(project.reproductions / "tree"))
         shutil.rmtree(project.reproductions, ignore_errors=True)
-        _git(project.root, "worktree", "prune")
 
 
 def tidy(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -79,7 +80,7 @@ def show(database: Database, run: str, running: str | None) -> RunState:
     Parameters
     ----------
     run
-        Its id, the end or the beginning of it, or ``latest``.
+        Its id, the end or the beginning of it, ``latest``, or ``latest~1`` for the one before.
 
     Raises
     ------
@@ -100,8 +101,14 @@ def find(run_ids: Sequence[str], wanted: str) -> str:
     """
     if not run_ids:
         raise UsageError.of("there is no run yet", fix="nbtools run")
-    if wanted in ("", "latest"):
-        return run_ids[0]
+    if not wanted:
+        raise UsageError.of("no run is named", fix="name one of nbtools history, or latest")
+    if back := re.fullmatch(r"latest(?:~(\d{1,6}))?", wanted):
+        number = int(back[1] or 0)
+        if number >= len(run_ids):
+            said = "there is only 1 run" if len(run_ids) == 1 else f"there are only {len(run_ids)} runs"
+            raise UsageError.of(f"{said}: {wanted!r} means none", fix="see nbtools history")
+        return run_ids[number]
     found = [run for run in run_ids if run == wanted] or [
         run for run in run_ids if run.startswith(wanted) or run.endswith(wanted)
     ]

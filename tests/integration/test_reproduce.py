@@ -50,6 +50,43 @@ def test_run_is_repeated_from_its_commit_although_everything_has_changed_since(t
     assert project.text("data/numbers.txt") == "7\n"
 
 
+def test_folder_that_is_a_link_out_of_the_project_is_not_written_to(tmp_path: Path) -> None:
+    project = two_stages(tmp_path / "project")
+    shutil.move(project.root / "notebooks", tmp_path / "elsewhere")
+    (project.root / "notebooks").symlink_to(tmp_path / "elsewhere")
+    committed(project)
+    first = project.run().run
+    theirs = tmp_path / "elsewhere/double.ipynb"
+    theirs.write_text(theirs.read_text().replace("factor for", "factor * 10 for"))
+    before = theirs.read_bytes()
+
+    assert verdicts(reproduce(project, first)) == IDENTICAL
+    assert theirs.read_bytes() == before
+
+
+def test_other_worktrees_stay_although_they_are_away(tmp_path: Path) -> None:
+    project = committed(two_stages(tmp_path / "project"))
+    git(project.root, "worktree", "add", "--quiet", "--detach", str(tmp_path / "other"))
+    shutil.move(tmp_path / "other", tmp_path / "away")
+    nbtools.reproduce(project.run().run, project=project.root)
+    shutil.move(tmp_path / "away", tmp_path / "other")
+    assert git(tmp_path / "other", "status", "--short") == ""
+    assert len(git(project.root, "worktree", "list").splitlines()) == 2
+
+
+@pytest.mark.parametrize("path", ["../../../out.txt", "/{tmp}/out.txt"])
+def test_path_of_a_record_that_leads_out_is_refused(tmp_path: Path, path: str) -> None:
+    project = committed(two_stages(tmp_path / "project"))
+    first = project.run().run
+    (record,) = (project.root / ".nbtools/lineage").glob("*.code.json")
+    content = json.loads(record.read_text())
+    content["files"][path.replace("/{tmp}", str(tmp_path))] = next(iter(content["files"].values()))
+    record.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="leads out of the project"):
+        reproduce(project, first)
+    assert not list(tmp_path.rglob("out.txt"))
+
+
 def test_dirty_tree_is_repeated_as_it_was_and_one_stage_alone(tmp_path: Path) -> None:
     project = committed(two_stages(tmp_path))
     project.write("own.py", "more = 5\n")  # git does not know it

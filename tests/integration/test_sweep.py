@@ -191,6 +191,18 @@ def test_the_matrix_of_the_file_is_swept_to_its_pattern(project: SmallProject) -
     assert [row.outputs["model"] for row in found.variants] == ["m/1.txt", "m/2.txt"]
 
 
+def test_single_value_of_a_param_of_the_matrix_is_a_variant_and_its_outputs_are_named(
+    project: SmallProject,
+) -> None:
+    matrix = "outputs: [model], matrix: {alpha: [0.1, 0.2]}}"
+    spec = project.text("pipelines.yaml").replace("outputs: [model]}", matrix)
+    project.write("pipelines.yaml", spec.replace("model: model.txt", '"model": "model-{alpha}.txt"'))
+    done = project.command("sweep", "fit", "-p", "alpha=0.5", "-p", "text=b", "--no-tracking")
+    assert done.returncode == 0, done.stderr
+    assert "train.fit[alpha=0.5]" in done.stdout
+    assert project.text(".nbtools/sweeps/train.fit/alpha=0.5/model.txt").startswith("0.5")
+
+
 def test_the_table_is_printed_and_written(project: SmallProject) -> None:
     done = project.command("sweep", "fit", "-p", "alpha=1,2", "-q", "--no-tracking", "--csv", "t.csv")
     assert done.returncode == 0, done.stderr

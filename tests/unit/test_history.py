@@ -67,7 +67,8 @@ def test_history_can_be_narrowed(database: Database) -> None:
     ("wanted", "found"),
     [
         ("latest", "20-ab"),
-        ("", "20-ab"),
+        ("latest~0", "20-ab"),
+        ("latest~1", "10-cd"),
         ("20", "20-ab"),
         ("cd", "10-cd"),
         ("10-cd", "10-cd"),
@@ -87,6 +88,9 @@ def test_a_whole_id_wins_over_the_beginning_of_another() -> None:
     [
         ([], "latest", "there is no run yet"),
         (["r-1"], "x", "there is no run 'x'"),
+        (["r-1"], "", "no run is named"),
+        (["r-1"], "latest~1", "there is only 1 run"),
+        (["r-1", "r-2"], "latest~2", "there are only 2 runs"),
         (["r-1", "r-2"], "r", "could mean r-1, r-2"),
     ],
 )
