@@ -144,8 +144,8 @@ def sweep(  # noqa: PLR0913 - each is an option of the command
     trials
         How many variants a sampler draws, those of earlier calls of the same search included; default: 20.
     metric, direction
-        What the notebook logs, and whether ``min`` (the default) or ``max`` of it is the best; ``minimize`` and
-        ``maximize`` mean the same.
+        What the notebook logs, and whether ``min`` or ``max`` of it is the best (``minimize`` and ``maximize`` mean
+        the same). Default: ``max`` of what is named like a score (r2, accuracy, auc …), ``min`` of all else.
     seed
         What a sampler's draws follow from.
     prune
@@ -171,10 +171,11 @@ def sweep(  # noqa: PLR0913 - each is an option of the command
         stop=cancellation,
     )
     way = direction_of(direction) if direction else None
+    if way is None and metric.lower().endswith(_SCORES):
+        way = "maximize"
+        note(f"the largest {metric} is taken for the best; for the smallest: --direction min")
     wanted = _Wanted(stage, space, sampler, trials, metric, way, seed, prune)
     wanted.check()
-    if wanted.is_doubtful:
-        note(f"the smallest {metric} is taken for the best; for the largest: --direction max")
     wanted, params = _with_single_values(wanted, params, project)
     overrides = overrides_of(params, params_file)
     with alone(project, f"nbtools sweep {stage}", overrides, manner) as (found, run_id):
@@ -256,11 +257,6 @@ class _Wanted:
     def is_search(self) -> bool:
         """Whether Optuna has a say: in what is drawn, or in what is stopped."""
         return self.sampler != "grid" or self.prune
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether the smallest value of such a metric is hardly the best."""
-        return self.direction is None and self.metric.lower().endswith(_SCORES)
 
     def check(self) -> None:
         """Raise a UsageError if the options do not go together."""

@@ -60,7 +60,7 @@ _ROWS = 50
 @click.option(
     "--direction",
     metavar="max|min",
-    help="Whether the largest or the smallest is best.  [default: min]",
+    help="Whether the largest or the smallest is best.  [default: max of scores such as r2, else min]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="What a sampler's draws follow from.")
 @click.option(

@@ -203,6 +203,13 @@ def test_single_value_of_a_param_of_the_matrix_is_a_variant_and_its_outputs_are_
     assert project.text(".nbtools/sweeps/train.fit/alpha=0.5/model.txt").startswith("0.5")
 
 
+@pytest.mark.parametrize(
+    ("metric", "way"), [("r2", "maximize"), ("test_roc_auc", "maximize"), ("rmse", "minimize")]
+)
+def test_direction_follows_from_the_metrics_name(project: SmallProject, metric: str, way: str) -> None:
+    assert swept(project, metric=metric).direction == way
+
+
 def test_the_table_is_printed_and_written(project: SmallProject) -> None:
     done = project.command("sweep", "fit", "-p", "alpha=1,2", "-q", "--no-tracking", "--csv", "t.csv")
     assert done.returncode == 0, done.stderr
